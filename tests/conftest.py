@@ -3,6 +3,7 @@
 ``environment``  private directories for records, sockets and settings; afterwards its sandboxes are destroyed, its
                  manager is ended, and whatever is left anywhere fails the test.
 ``engine_name``  each engine in turn, chosen for every client that the test starts.
+``run_notebook`` runs a notebook there, as `make demo` does.
 
 Tests marked ``docker``, ``bubblewrap``, ``root`` or ``browser`` are skipped, by name and with the reason, where this
 machine cannot run them.
@@ -21,6 +22,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -186,6 +188,19 @@ def engine_name(request: pytest.FixtureRequest, environment: Environment, monkey
     """The name of each engine in turn; sandboxes made in the test are of this engine."""
     monkeypatch.setenv("JUPYTER_SANDBOX_ENGINE", request.param)
     return str(request.param)
+
+
+@pytest.fixture
+def run_notebook(environment: Environment, repository: Path) -> Callable[[Path], subprocess.CompletedProcess[str]]:
+    """A function that runs the notebook at a path as `make demo` does, with all that it prints."""
+    runner = [sys.executable, str(repository / "notebooks" / "run.py")]
+
+    def run(path: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*runner, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150
+        )
+
+    return run
 
 
 def _end(private: Environment) -> list[str]:

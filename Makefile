@@ -48,7 +48,7 @@ $(VENV)/.with-test: EXTRAS := test
 # and needs no path of the clone, wherever that is.
 $(VENV)/.with-%: $(VENV)/.made pyproject.toml
 	@echo "Installing jupyter-sandbox[$(EXTRAS)] into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.made:

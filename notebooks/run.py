@@ -87,14 +87,16 @@ def run(path: Path) -> int:
     try:
         client.execute()
     except (CellExecutionError, DeadKernelError, TimeoutError) as failure:
-        client.say_line(f"\nThe notebook stopped: {_last_line(failure)}", "31")
+        client.say_line(f"\nThe notebook stopped: {_said(failure)}", "31")
         return 1
     client.say_line("\nEvery cell ran.", "32")
     return 0
 
 
-def _last_line(failure: Exception) -> str:
-    return (_ANSI.sub("", str(failure)).strip().splitlines() or [type(failure).__name__])[-1]
+def _said(failure: Exception) -> str:
+    if isinstance(failure, CellExecutionError):
+        return f"{failure.ename}: {failure.evalue}"
+    return str(failure) or type(failure).__name__
 
 
 if __name__ == "__main__":

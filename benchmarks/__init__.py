@@ -1,0 +1,1 @@
+"""Side-by-side measurements: what a sandbox costs beside what it is compared with, as ratios of one run."""

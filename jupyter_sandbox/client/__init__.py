@@ -1,0 +1,1 @@
+"""The client: handles to sandboxes, for scripts, notebooks, magics, widgets and the command line."""

@@ -1,0 +1,324 @@
+"""The way from one event loop to the manager: found or started, greeted, then asked.
+
+All handles used on a loop share one :class:`Connection`; the last one that lets go closes it. Requests without effects
+reuse sockets. A request that may have had an effect goes over a socket of its own: if that cannot connect, nothing
+was done, and it is safe to start a manager and ask again; if it breaks later, it is never silently repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import re
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+
+from .. import __version__
+from ..errors import SandboxError, error, error_from_json
+from . import loop as loops
+from . import spawn
+from .wire import MAX_FRAME, SUBPROTOCOL
+
+API_VERSION = "1.0"
+"""The protocol's version that this client speaks (docs/protocol.md)."""
+
+ANSWER_TIMEOUT = 60.0
+"""Seconds that a manager may take for a request that only looks."""
+
+CONNECT_TIMEOUT = 10.0
+MAX_ANSWER = 64 * 1024**2
+"""Bytes of a JSON answer."""
+
+_HOST = "http://manager"
+_ATTEMPTS = 3
+_LOOK = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+# What works may take as long as it takes; who waits may interrupt.
+_WORK = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+
+
+class Connection:
+    """One loop's way to the manager. Use :meth:`acquire`, then :meth:`release` as often."""
+
+    _of_loop: ClassVar[dict[asyncio.AbstractEventLoop, Connection]] = {}
+    _guard = threading.Lock()
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._users = 0
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._greeting = asyncio.Lock()
+        self._socket: Path | None = None
+        self._greeted = False
+        self._looking: aiohttp.ClientSession | None = None
+        self._acting: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def acquire(cls) -> Connection:
+        """The connection of the running loop, counted."""
+        loop = asyncio.get_running_loop()
+        with cls._guard:
+            connection = cls._of_loop.get(loop)
+            if connection is None:
+                connection = cls._of_loop[loop] = cls()
+            connection._users += 1
+            return connection
+
+    @classmethod
+    def here(cls) -> Connection | None:
+        """The connection of the running loop, if there is one."""
+        with cls._guard:
+            return cls._of_loop.get(asyncio.get_running_loop())
+
+    async def release(self) -> None:
+        """Let go; the last one closes the sockets."""
+        with self._guard:
+            self._users -= 1
+            last = self._users <= 0
+            if last:
+                self._of_loop.pop(self._loop, None)
+        if last:
+            await self.close()
+
+    def release_soon(self) -> None:
+        """As :meth:`release`, for a handle that was not closed; called on the loop."""
+        task = self._loop.create_task(self.release())
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def close(self) -> None:
+        """Close every socket."""
+        sessions = [session for session in (self._looking, self._acting) if session is not None]
+        self._looking = self._acting = self._socket = None
+        self._greeted = False
+        for session in sessions:
+            await session.close()
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self, method: str, path: str, *, repeatable: bool | None = None, **kwargs: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask, and let the caller read the answer; an error answer is raised as our error.
+
+        Parameters
+        ----------
+        repeatable:
+            Whether asking twice does the same as asking once. Default: for GET.
+        """
+        repeatable = method == "GET" if repeatable is None else repeatable
+        response = await self._send(method, path, repeatable, kwargs)
+        try:
+            if response.status >= 400:
+                raise await _refusal(response)
+            yield response
+        except (aiohttp.ClientError, ConnectionError) as problem:
+            raise _lost(method, problem) from problem
+        except TimeoutError as problem:
+            raise _silent() from problem
+        finally:
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def json(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Ask for a JSON object; an empty answer is ``{}``."""
+        async with self.request(method, path, **kwargs) as response:
+            return _object(await read_bounded(response, MAX_ANSWER))
+
+    async def websocket(self, path: str) -> aiohttp.ClientWebSocketResponse:
+        """Open a channel to a kernel.
+
+        Raises
+        ------
+        aiohttp.WSServerHandshakeError
+            The other side answered, but not with a WebSocket.
+        """
+        for _ in range(_ATTEMPTS):
+            session, _acting = await self._sessions()
+            try:
+                return await session.ws_connect(
+                    _HOST + path, protocols=(SUBPROTOCOL,), max_msg_size=MAX_FRAME, compress=0, autoping=True
+                )
+            except aiohttp.WSServerHandshakeError:
+                raise
+            except (aiohttp.ClientError, OSError):
+                self._greeted = False  # Opening a channel has no effect: find the manager and try again.
+        raise error("MANAGER_UNAVAILABLE")
+
+    async def _send(self, method: str, path: str, repeatable: bool, kwargs: dict[str, Any]) -> aiohttp.ClientResponse:
+        for _ in range(_ATTEMPTS):
+            looking, acting = await self._sessions()
+            session = looking if repeatable else acting
+            kwargs.setdefault("timeout", _LOOK if method == "GET" else _WORK)
+            try:
+                return await session.request(method, _HOST + path, allow_redirects=False, **kwargs)
+            except TimeoutError as problem:
+                raise _silent() from problem
+            except aiohttp.ClientConnectorError:
+                self._greeted = False  # Nothing was sent.
+            except (aiohttp.ClientError, OSError) as problem:
+                self._greeted = False
+                if not repeatable:
+                    raise _lost(method, problem) from problem
+        raise error("MANAGER_UNAVAILABLE")
+
+    # --- greeting ----------------------------------------------------------------------------------
+
+    async def _sessions(self) -> tuple[aiohttp.ClientSession, aiohttp.ClientSession]:
+        async with self._greeting:
+            if not self._greeted:
+                await self._greet()
+            assert self._looking is not None
+            assert self._acting is not None
+            return self._looking, self._acting
+
+    async def _greet(self) -> None:
+        """Find or start a manager of a version that works with ours."""
+        _refuse_a_manager_elsewhere()
+        version = await self._version(spawn.find_socket())
+        if _older(version.get("package"), __version__) and version.get("idle") is True:
+            version = await self._take_over(version)
+        theirs = str(version.get("api"))
+        if theirs.partition(".")[0] != API_VERSION.partition(".")[0]:
+            raise _mismatch(version)
+        self._greeted = True
+
+    async def _version(self, path: Path) -> dict[str, Any]:
+        for _ in range(_ATTEMPTS):
+            await self._point_to(path)
+            assert self._looking is not None
+            timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
+            try:
+                async with self._looking.get(_HOST + "/version", timeout=timeout) as response:
+                    if response.status >= 400:
+                        raise await _refusal(response)
+                    return _object(await read_bounded(response, MAX_ANSWER))
+            except TimeoutError as problem:
+                raise _silent() from problem
+            except (aiohttp.ClientError, OSError):
+                path = await spawn.start_manager()
+        raise error("MANAGER_UNAVAILABLE")
+
+    async def _take_over(self, version: dict[str, Any]) -> dict[str, Any]:
+        """Ask an older manager that does nothing to go, and start ours."""
+        assert self._looking is not None
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with self._looking.post(_HOST + "/handover", json={"package": __version__}) as response:
+                if response.status != 202:
+                    return version
+        if isinstance(pid := version.get("pid"), int):
+            await spawn.wait_for_exit(pid, CONNECT_TIMEOUT)
+        return await self._version(await spawn.start_manager())
+
+    async def _point_to(self, path: Path) -> None:
+        if path == self._socket and self._looking is not None:
+            return
+        await self.close()
+        self._socket = path
+        self._looking = _session(path, reuse=True)
+        self._acting = _session(path, reuse=False)
+
+
+def _session(path: Path, *, reuse: bool) -> aiohttp.ClientSession:
+    connector = aiohttp.UnixConnector(path=os.fspath(path), limit=0, force_close=not reuse)
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={"X-Sandbox-Client": f"{__version__} {API_VERSION}"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        timeout=_WORK,
+    )
+
+
+def _refuse_a_manager_elsewhere() -> None:
+    # The seam for a manager behind a Jupyter server: another transport under the same Connection.
+    if os.environ.get("JUPYTER_SANDBOX_URL"):
+        raise error("NOT_AVAILABLE_YET", "JUPYTER_SANDBOX_URL is set, but a manager elsewhere cannot be used yet.")
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The whole body, if it has at most ``limit`` bytes; else ``TOO_LARGE``."""
+    parts: list[bytes] = []
+    left = limit
+    async for part in response.content.iter_any():
+        left -= len(part)
+        if left < 0:
+            raise error("TOO_LARGE", f"The answer has more than {limit} bytes.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> SandboxError:
+    try:
+        body = json.loads(await read_bounded(response, MAX_ANSWER))
+    except (ValueError, RecursionError):
+        return error("OUTPUT_INVALID", f"The answer is {response.status}, without a reason.")
+    return error_from_json(body)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not body:
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as problem:
+        raise error("OUTPUT_INVALID", f"The answer is not JSON: {problem}.") from problem
+    if not isinstance(value, dict):
+        raise error("OUTPUT_INVALID", "The answer is not a JSON object.")
+    return value
+
+
+def _lost(method: str, problem: BaseException) -> SandboxError:
+    return error(
+        "MANAGER_UNAVAILABLE",
+        f"The sandbox manager went away before it answered ({type(problem).__name__}).",
+        remedy="Try again." if method == "GET" else "It may or may not have been done: look, then try again.",
+    )
+
+
+def _silent() -> SandboxError:
+    return error("MANAGER_UNAVAILABLE", "The sandbox manager took the request, but did not answer in time.")
+
+
+def _mismatch(version: dict[str, Any]) -> SandboxError:
+    theirs, api = str(version.get("package")), str(version.get("api"))
+    if _older(theirs, __version__):
+        remedy = "Destroy or stop its sandboxes, so that it can exit; the next call then starts a newer one."
+    else:
+        remedy = "Restart this kernel or script, so that it loads the newer jupyter_sandbox."
+    return error(
+        "VERSION_MISMATCH",
+        f"This client is jupyter_sandbox {__version__} (API {API_VERSION}), "
+        f"but the manager that runs is {theirs[:40]} (API {api[:40]}).",
+        remedy=remedy,
+        client=__version__,
+        manager=theirs,
+    )
+
+
+def _older(theirs: object, ours: str) -> bool:
+    return isinstance(theirs, str) and _numbers(theirs) < _numbers(ours)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
+async def _close_here() -> None:
+    if (connection := Connection.here()) is not None:
+        await connection.close()
+
+
+def _close_at_exit() -> None:
+    if any(loop is loops.background_loop() for loop in list(Connection._of_loop)):
+        loops.run(_close_here())
+
+
+atexit.register(_close_at_exit)

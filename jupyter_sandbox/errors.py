@@ -199,6 +199,7 @@ CODES: Dict[str, Row] = {
     "IMAGE_NOT_USABLE": Row(
         Failed, 500, "The image cannot run a sandbox.", "It needs `python3` with `ipykernel` for an ordinary user."
     ),
+    "BUILD_FAILED": Row(Failed, 500, "The image could not be built.", ""),
     "START_FAILED": Row(Failed, 500, "The sandbox could not be started.", ""),
     "OUT_OF_MEMORY": Row(Failed, 500, "The sandbox ran out of memory.", "Give it more with `limits`."),
     "VERSION_MISMATCH": Row(Failed, 500, "Client and manager have different versions.", "Restart what is older."),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # As type checkers know it, without the cost of importing typing.
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .client.async_sandbox import AsyncSandbox as AsyncSandbox
     from .client.contexts import CodeContext as CodeContext
     from .client.handles import get_async_sandbox as get_async_sandbox

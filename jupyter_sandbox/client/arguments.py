@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from ..errors import error
-from ..options import SandboxOptions
+from ..options import MAX_DURATION, SandboxOptions
 
 
 def text(name: str, value: object) -> str:
@@ -25,8 +24,9 @@ def timeout(value: object) -> float | None:
     """Seconds above 0, or None for no limit."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise error("INVALID_TIMEOUT", f"timeout={_shown(value)} is not a number of seconds above 0, nor None.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_DURATION:
+        rule = f"a number of seconds above 0 and up to {MAX_DURATION:.0f}, nor None"
+        raise error("INVALID_TIMEOUT", f"timeout={_shown(value)} is not {rule}.")
     return float(value)
 
 
@@ -56,7 +56,10 @@ def stdin(value: object) -> bytes | None:
         return bytes(value)
     if not isinstance(value, str):
         raise error("INVALID_REQUEST", f"stdin is str or bytes, not {type(value).__name__}.")
-    return value.encode("utf-8", "surrogateescape")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise error("INVALID_REQUEST", "stdin is not Unicode text.", remedy="Give it as bytes.") from None
 
 
 def name(value: object) -> str:

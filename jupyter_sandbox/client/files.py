@@ -85,7 +85,9 @@ def _entry(item: Any) -> FileInfo:
 
 def _codec(encoding: object) -> str:
     try:
-        return codecs.lookup(arguments.text("encoding", encoding)).name
+        codec = codecs.lookup(arguments.text("encoding", encoding)).name
+        "".encode(codec)  # Refuses those that turn bytes into bytes.
+        return codec
     except LookupError:
         raise error("INVALID_REQUEST", f"encoding={encoding!r} is not an encoding that Python knows.") from None
 

@@ -36,7 +36,7 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(loop,), name="jupyter-sandbox", daemon=True)
+                self._thread = threading.Thread(target=_serve, args=(loop,), name="jupyter_sandbox", daemon=True)
                 self._thread.start()
                 self._loop = loop
             return self._loop

@@ -90,7 +90,7 @@ async def _lock_in_a_thread(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             loop.call_soon_threadsafe(settle, locked)
 
-    threading.Thread(target=lock, name="jupyter-sandbox-start", daemon=True).start()
+    threading.Thread(target=lock, name="jupyter_sandbox-start", daemon=True).start()
     await locked
 
 

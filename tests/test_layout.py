@@ -96,7 +96,7 @@ def test_no_file_is_longer_than_one_thing(tracked_files: list[Path]) -> None:
 
 def test_every_python_file_says_in_its_first_line_what_it_is(tracked_files: list[Path]) -> None:
     silent = []
-    for path in (path for path in tracked_files if path.suffix == ".py"):
+    for path in (path for path in tracked_files if path.suffix == ".py" and path.stat().st_size):
         docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
         if len(docstring.split("\n")[0].split()) < 3:
             silent.append(str(path))

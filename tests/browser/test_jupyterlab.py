@@ -26,6 +26,9 @@ FLAGS = [
     "--disable-sync",
 ]
 
+# Sharp on the picture of the README, which is taken with two pixels for one.
+SHARP = "%%sandbox user-123\n%config InlineBackend.figure_format = 'retina'"
+
 PLOT = """\
 %%sandbox user-123
 import numpy as np
@@ -116,24 +119,24 @@ def test_a_cell_typed_in_jupyterlab_runs_in_the_sandbox_and_shows_its_plot(
 ) -> None:
     page = browser.new_page(viewport={"width": 1100, "height": 900}, device_scale_factor=2)
     cells = open_notebook(page, lab)
-    run_cell(cells.nth(0), "%load_ext jupyter_sandbox")
-    page.keyboard.press("Escape")
-    page.keyboard.press("b")
-    run_cell(cells.nth(1), PLOT)
+    for number, source in enumerate(("%load_ext jupyter_sandbox", SHARP, PLOT)):
+        run_cell(cells.nth(number), source)
+        page.keyboard.press("Escape")
+        page.keyboard.press("b")
 
-    image = cells.nth(1).locator('.jp-RenderedImage img[src^="data:image/png"]')
+    image = cells.nth(2).locator('.jp-RenderedImage img[src^="data:image/png"]')
     expect(image).to_be_visible(timeout=60_000)
     assert image.evaluate("picture => picture.naturalWidth") > 100
-    expect(cells.nth(1).locator(".jp-OutputArea")).to_contain_text("250 steps, drawn in the sandbox")
+    expect(cells.nth(2).locator(".jp-OutputArea")).to_contain_text("250 steps, drawn in the sandbox")
     if target := os.environ.get("JSB_SCREENSHOT"):
-        take_picture(cells.nth(1), Path(target))
+        take_picture(cells.nth(2), Path(target))
 
 
 def take_picture(cell: Locator, target: Path) -> None:
-    """The picture of the README: the cell alone, as nobody is editing it."""
+    """The picture of the README: the cell and its output alone."""
     page = cell.page
-    page.keyboard.press("Escape")
+    page.add_style_tag(content=".jp-cell-toolbar, .jp-Collapser { visibility: hidden !important; }")
     page.mouse.move(1, 1)
     box = cell.bounding_box()
     assert box is not None
-    page.screenshot(path=target, clip={**box, "height": box["height"] + 8})
+    page.screenshot(path=target, clip={**box, "x": box["x"] + 16, "width": box["width"] - 16})

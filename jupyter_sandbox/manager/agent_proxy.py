@@ -1,0 +1,153 @@
+"""The agent proxy for HTTP: passes a request of the table on and streams the answer back, trusting none of it.
+
+Only named headers pass, in both directions, so that no cookie, login, redirect or browser permission crosses. Bodies
+are streamed with back-pressure: each side is read only as fast as the other one takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from ..errors import SandboxError, error
+from .actor import Actor
+from .agent_link import BASE, AgentLink
+from .agent_routes import Route, clean_query
+
+log = logging.getLogger(__name__)
+
+_REQUEST_HEADERS = ("Accept", "Content-Type", "Content-Length", "If-Modified-Since", "If-None-Match", "Range")
+_ANSWER_HEADERS = (
+    "Accept-Ranges",
+    "Content-Length",
+    "Content-Range",
+    "Content-Type",
+    "ETag",
+    "Last-Modified",
+)
+SAFE_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""On every answer that comes from a sandbox: a browser must not run it, guess its type or keep it."""
+
+NDJSON = "application/x-ndjson"
+_NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
+_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
+
+
+async def forward(request: web.Request, actor: Actor, route: Route, raw_path: str) -> web.StreamResponse:
+    """Answer ``request`` with what the agent of ``actor`` answers.
+
+    Raises
+    ------
+    SandboxError
+        ``SANDBOX_ASLEEP`` for looking at one that is; ``AGENT_UNREACHABLE`` with the reason; why it cannot start.
+    """
+    url = URL(f"{BASE}/{raw_path}?{clean_query(request.rel_url.raw_query_string)}".rstrip("?"), encoded=True)
+    looking = request.method in route.looking
+    try:
+        return await _attempt(request, actor, route, url, looking=looking)
+    except _Refused:
+        # Nothing was sent, so nothing was lost: the runtime had ended unnoticed, and work starts another one.
+        if looking:
+            raise error("SANDBOX_ASLEEP", f"The sandbox {actor.record.id!r} has ended.") from None
+    try:
+        return await _attempt(request, actor, route, url, looking=looking)
+    except _Refused as exc:
+        raise exc.reason from None
+
+
+class _Refused(Exception):
+    """The agent's socket refused the connection: no byte of the request has left."""
+
+    def __init__(self, reason: SandboxError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@asynccontextmanager
+async def _enter(actor: Actor, *, looking: bool) -> AsyncIterator[AgentLink]:
+    if looking:
+        await actor.settled()
+        with actor.looking() as link:
+            yield link
+    else:
+        async with actor.work() as link:
+            yield link
+
+
+async def _attempt(request: web.Request, actor: Actor, route: Route, url: URL, *, looking: bool) -> web.StreamResponse:
+    async with _enter(actor, looking=looking) as link:
+        try:
+            answer = await _send(request, link, url)
+        except aiohttp.ClientConnectorError as exc:
+            if not isinstance(exc.os_error, _NOBODY_LISTENS):
+                raise await actor.lost(link) from exc
+            raise _Refused(await actor.lost(link, refused=True)) from exc
+        except _BROKEN as exc:
+            raise await actor.lost(link) from exc
+        except RuntimeError as exc:
+            if not link.session.closed:
+                raise
+            raise await actor.lost(link) from exc
+        async with answer:
+            return await _relay(request, actor, link, route, answer)
+
+
+async def _send(request: web.Request, link: AgentLink, url: URL) -> aiohttp.ClientResponse:
+    headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+    body = request.content if request.body_exists else None
+    return await link.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+
+
+async def _relay(
+    request: web.Request, actor: Actor, link: AgentLink, route: Route, answer: aiohttp.ClientResponse
+) -> web.StreamResponse:
+    if not 200 <= answer.status <= 599:
+        raise error("OUTPUT_INVALID", f"The sandbox answered with the status {answer.status}.")
+    response = web.StreamResponse(status=answer.status, headers=_headers(route, answer))
+    await response.prepare(request)
+    last = b""
+    while True:
+        try:
+            chunk = await answer.content.readany()
+        except _BROKEN as exc:
+            log.info("%s: an answer broke off: %s", actor.record.lifetime, exc)
+            await _break_off(request, response, await actor.lost(link), last)
+            return response
+        if not chunk:
+            break
+        await response.write(chunk)
+        last = chunk
+    await response.write_eof()
+    return response
+
+
+def _headers(route: Route, answer: aiohttp.ClientResponse) -> dict[str, str]:
+    headers = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+    headers.update(SAFE_HEADERS)
+    if route.kind == "files":
+        headers["Content-Disposition"] = "attachment"
+    return headers
+
+
+async def _break_off(request: web.Request, response: web.StreamResponse, reason: SandboxError, last: bytes) -> None:
+    """End an answer that has begun: a stream of lines with the error as its last one, others visibly cut."""
+    if response.headers.get("Content-Type", "").startswith(NDJSON) and "Content-Length" not in response.headers:
+        await response.write((b"" if last.endswith(b"\n") or not last else b"\n") + line(reason.to_json()))
+        await response.write_eof()
+    elif request.transport is not None:
+        request.transport.abort()
+
+
+def line(value: object) -> bytes:
+    """One line of an NDJSON stream."""
+    return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,93 @@
+"""What an administrator or a user may set for a manager, and where it is read from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_config_path
+from traitlets import Dict, Enum, Float, TraitError, Tuple, Unicode, Union
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
+
+from ..errors import SandboxError, error
+from ..options import SandboxOptions
+
+FILE_NAME = "jupyter_sandbox_config.py"
+
+
+class SandboxManager(Configurable):
+    """The settings of the manager; those named like an option are what applies where nobody gave that option."""
+
+    idle_exit = Float(
+        60.0, min=0.1, help="Seconds without sandboxes in memory and without clients before it exits."
+    ).tag(config=True)
+    engine = Enum(
+        ["auto", "docker", "bubblewrap"], default_value=None, allow_none=True, help="The engine of new sandboxes."
+    ).tag(config=True)
+    image = Unicode(None, allow_none=True, help="The image of new sandboxes, for engines that have images.").tag(
+        config=True
+    )
+    network = Enum(["none", "internet"], default_value=None, allow_none=True, help="The network of sandboxes.").tag(
+        config=True
+    )
+    sleep_after = Union(
+        [Unicode(), Float()], default_value=None, allow_none=True, help="Time without work before a sandbox sleeps."
+    ).tag(config=True)
+    stop_after = Union(
+        [Unicode(), Float()], default_value=None, allow_none=True, help="Time asleep before a sandbox is stopped."
+    ).tag(config=True)
+    max_busy = Union(
+        [Unicode(), Float()], default_value=None, allow_none=True, help="Time that something running keeps it awake."
+    ).tag(config=True)
+    limits = Dict(help="Limits of sandboxes: cpus, memory, pids, disk.").tag(config=True)
+    container_timeouts = Dict(help="How long the steps of a start may take, in milliseconds.").tag(config=True)
+    uid_range = Tuple(
+        default_value=(), help="First and last uid that a manager run by root gives to bubblewrap sandboxes."
+    ).tag(config=True)
+
+    def options(self) -> SandboxOptions:
+        """The layer of options that this configuration gives.
+
+        Raises
+        ------
+        InvalidInput
+            A value breaks the rule of its option.
+        """
+        names = ("engine", "image", "network", "sleep_after", "stop_after", "max_busy")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return SandboxOptions.from_json({**given, "limits": self.limits, "container_timeouts": self.container_timeouts})
+
+
+def load() -> SandboxManager:
+    """Read ``jupyter_sandbox_config.py`` from Jupyter's configuration directories, the user's last.
+
+    It is never read from the working directory: whoever can write there would run code in the manager.
+
+    Raises
+    ------
+    InvalidInput
+        ``INVALID_OPTION`` if a file cannot be run, or a value is not allowed.
+    """
+    config = Config()
+    for directory in reversed(jupyter_config_path()):
+        config.merge(_read(Path(directory)))
+    try:
+        manager = SandboxManager(config=config)
+        manager.options()
+    except (TraitError, SandboxError) as exc:
+        raise error("INVALID_OPTION", f"{FILE_NAME}: {exc}", remedy="Correct the configuration.") from exc
+    return manager
+
+
+def _read(directory: Path) -> Any:
+    if not directory.is_absolute():
+        return {}
+    try:
+        return PyFileConfigLoader(FILE_NAME, path=str(directory)).load_config()
+    except ConfigFileNotFound:
+        return {}
+    except Exception as exc:  # The file is a program of the user's: whatever it raises is told with its name.
+        raise error(
+            "INVALID_OPTION", f"{directory / FILE_NAME} cannot be read: {exc}", remedy="Correct the configuration."
+        ) from exc

@@ -1,0 +1,143 @@
+"""Which sandbox: owner and ID to the one actor that answers for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from ..errors import error
+from ..ids import opaque
+from ..options import ResolvedOptions
+from .actor import Actor
+from .lifetime import Lifetime
+from .records import SandboxRecord
+from .services import Services
+from .wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+_ADOPTIONS_AT_ONCE = 8
+
+
+class Registry:
+    """All sandboxes of this manager, by owner and ID."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._actors: dict[Key, Actor] = {}
+        self._creating: dict[Key, asyncio.Task[Actor]] = {}
+
+    async def load(self) -> None:
+        """Make an actor for each record; they find out in the background what is left of them."""
+        turn = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
+        for record in await self._services.records.all():
+            self._add(record).adopt(turn)
+
+    def all(self) -> Iterable[Actor]:
+        """Every actor, in the order of creation."""
+        return sorted(self._actors.values(), key=lambda actor: actor.record.created_at)
+
+    def lifetimes(self) -> set[str]:
+        """The lifetimes that belong to a record."""
+        return {actor.record.lifetime for actor in self._actors.values()}
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether any sandbox uses memory, or is about to."""
+        return bool(self._creating) or any(actor.in_memory for actor in self._actors.values())
+
+    async def get(self, owner: str, sandbox_id: str) -> Actor:
+        """The actor of an existing sandbox, once it is known what is left of it.
+
+        Raises
+        ------
+        NotFound
+            ``SANDBOX_NOT_FOUND``; also where it belongs to somebody else.
+        """
+        actor = self._actors.get((owner, sandbox_id))
+        if actor is not None:
+            await actor.adopted()
+        if actor is None or actor.state == "absent":
+            raise error("SANDBOX_NOT_FOUND", f"There is no sandbox {sandbox_id!r}.", id=sandbox_id)
+        return actor
+
+    async def get_or_create(self, owner: str, sandbox_id: str, wanted: Wanted) -> Actor:
+        """The actor of that ID with the options of ``wanted``; made if there is none. Does not start it.
+
+        Raises
+        ------
+        SandboxError
+            ``OPTION_CONFLICT``, ``NOT_AVAILABLE_YET``, ``NO_ENGINE`` or ``ENGINE_UNAVAILABLE``.
+        """
+        key = (owner, sandbox_id)
+        while (actor := self._actors.get(key)) is not None:
+            await actor.adopted()
+            if actor.state not in ("absent", "destroying"):
+                await actor.configure(wanted.options, wanted.environment)
+                return actor
+            await actor.destroy()
+        if key not in self._creating:
+            self._creating[key] = asyncio.create_task(self._create(owner, sandbox_id, wanted))
+            self._creating[key].add_done_callback(lambda _: self._creating.pop(key))
+        return await asyncio.shield(self._creating[key])
+
+    async def destroy(self, owner: str, sandbox_id: str) -> None:
+        """Destroy that sandbox if there is one."""
+        key = (owner, sandbox_id)
+        if key in self._creating:
+            await asyncio.wait({self._creating[key]})
+        actor = self._actors.get(key)
+        if actor is not None:
+            await actor.destroy()
+
+    async def stop_all(self, reason: str, grace: float) -> None:
+        """End every runtime; files and records stay."""
+        stops = (actor.stop(reason, grace) for actor in list(self._actors.values()))
+        for result in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.warning("A sandbox could not be stopped: %s", result)
+
+    async def leave_all(self) -> None:
+        """Let go of every runtime without touching it."""
+        for actor in self._actors.values():
+            await actor.leave()
+
+    async def _create(self, owner: str, sandbox_id: str, wanted: Wanted) -> Actor:
+        options = self._services.resolve(wanted.options, wanted.environment)
+        _refuse_internet(options)
+        engine = await self._services.engines.decide(options.engine)
+        record = SandboxRecord(
+            lifetime=opaque(),
+            owner=owner,
+            id=sandbox_id,
+            engine=engine,
+            image=options.image,
+            network=options.network or "none",
+            interpreter=wanted.interpreter,
+            options=wanted.options,
+        )
+        actor = self._add(record)
+        try:
+            await actor.lifetime.create()
+        except BaseException:
+            self._forget(actor)
+            raise
+        return actor
+
+    def _add(self, record: SandboxRecord) -> Actor:
+        actor = Actor(Lifetime(record, self._services), self._services, self._forget)
+        self._actors[(record.owner, record.id)] = actor
+        return actor
+
+    def _forget(self, actor: Actor) -> None:
+        key = (actor.record.owner, actor.record.id)
+        if self._actors.get(key) is actor:
+            del self._actors[key]
+
+
+def _refuse_internet(options: ResolvedOptions) -> None:
+    if options.network == "internet":
+        raise error("NOT_AVAILABLE_YET", "network='internet' is not available in this version.")

@@ -1,0 +1,48 @@
+"""What all sandboxes of one manager share: records, engines, events, directories and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..options import ResolvedOptions, SandboxOptions, resolve
+from .engine_set import EngineSet
+from .events import Events
+from .records import Records
+
+
+def nothing_happens(step: str) -> None:
+    """The production's answer to "this step is reached"; tests of recovery die there instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Shared by all sandboxes of one manager.
+
+    Parameters
+    ----------
+    owner:
+        Who all sandboxes of a personal manager belong to (``os:<user>``).
+    directory:
+        Where each lifetime has a directory of its own (0700).
+    sockets:
+        The private directory with a short path.
+    defaults:
+        The layer of options that the manager's configuration gives.
+    reached:
+        Called between any two steps that must survive a SIGKILL, with the name of the step just done.
+    """
+
+    owner: str
+    records: Records
+    engines: EngineSet
+    events: Events
+    directory: Path
+    sockets: Path
+    defaults: SandboxOptions
+    reached: Callable[[str], None] = nothing_happens
+
+    def resolve(self, *layers: SandboxOptions) -> ResolvedOptions:
+        """The values that apply, from ``layers``, the configuration and the defaults."""
+        return resolve(*layers, self.defaults)

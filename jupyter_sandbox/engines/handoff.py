@@ -101,7 +101,8 @@ async def _send(sock: socket.socket, listening: socket.socket, body: bytes) -> N
     data = struct.pack(">I", len(body)) + body
     # A fresh socket takes at least the first byte, and with it the descriptor, without blocking.
     sent = socket.send_fds(sock, [data], [listening.fileno()])
-    await asyncio.get_running_loop().sock_sendall(sock, data[sent:])
+    if sent < len(data):  # an agent that is quick has answered and closed by now: sending nothing would fail
+        await asyncio.get_running_loop().sock_sendall(sock, data[sent:])
 
 
 async def _read_line(sock: socket.socket) -> bytes:

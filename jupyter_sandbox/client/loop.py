@@ -125,19 +125,26 @@ class Caller:
             task.append(loop.create_task(coroutine))
             task[0].add_done_callback(self._end)
 
+        def stop() -> None:
+            if task:
+                task[0].cancel()
+            else:  # The interrupt came before the start.
+                coroutine.close()
+                self._end(None)
+
         loop = background_loop()
-        loop.call_soon_threadsafe(start)
         try:
+            loop.call_soon_threadsafe(start)
             self._work()
         except BaseException:
             # KeyboardInterrupt, or an error of a callback: what runs remotely must stop too.
-            loop.call_soon_threadsafe(lambda: task[0].cancel())
+            loop.call_soon_threadsafe(stop)
             self._work()
             raise
         return task[0].result()
 
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
+    def _end(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not None and not task.cancelled():
             task.exception()  # Retrieved: an error after an interrupt is nobody's.
         self._ended = True
         self._jobs.put(None)

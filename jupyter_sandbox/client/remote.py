@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import ids, models
@@ -26,6 +27,14 @@ Progress = Callable[[str], Awaitable[None] | None]
 
 _GONE = frozenset({"SANDBOX_NOT_FOUND", "SANDBOX_ASLEEP"})
 """Answers of the manager that prove that nothing was done in the sandbox."""
+
+
+@dataclass
+class _Here:
+    """What a handle has on one loop."""
+
+    connection: Connection
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Remote:
@@ -49,32 +58,35 @@ class Remote:
         self.used = False
         self._made = False
         self._guard = threading.Lock()
-        self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
         self._path = f"/sandboxes/-/{sandbox_id}"
-        weakref.finalize(self, _let_go, self._connections).atexit = False
+        weakref.finalize(self, _let_go, self._loops).atexit = False
 
     # --- connections -------------------------------------------------------------------------------
 
     def connection(self) -> Connection:
         """The running loop's connection, held until :meth:`close`."""
+        return self._here().connection
+
+    def _here(self) -> _Here:
         from .connection import (
             Connection,
         )  # The transport takes 0.2 s to import: the first request pays, not %load_ext.
 
         loop = asyncio.get_running_loop()
         with self._guard:
-            for closed in [known for known in self._connections if known.is_closed()]:
-                del self._connections[closed]
-            if loop not in self._connections:
-                self._connections[loop] = Connection.acquire()
-            return self._connections[loop]
+            for closed in [known for known in self._loops if known.is_closed()]:
+                del self._loops[closed]
+            if loop not in self._loops:
+                self._loops[loop] = _Here(Connection.acquire())
+            return self._loops[loop]
 
     async def close(self) -> None:
         """Let go of the running loop's connection."""
         with self._guard:
-            connection = self._connections.pop(asyncio.get_running_loop(), None)
-        if connection is not None:
-            await connection.release()
+            here = self._loops.pop(asyncio.get_running_loop(), None)
+        if here is not None:
+            await here.connection.release()
 
     # --- the manager -------------------------------------------------------------------------------
 
@@ -101,6 +113,13 @@ class Remote:
                     self._made = True
                     return
         raise error("MANAGER_UNAVAILABLE", "The sandbox manager went away while the sandbox was starting.")
+
+    async def _make_once(self, preload: bool) -> None:
+        """As :meth:`make`, unless it was done; concurrent first operations share it."""
+        if not self._made:
+            async with self._here().making:
+                if not self._made:
+                    await self.make(preload=preload)
 
     async def wake(self) -> None:
         """Have the sandbox running, if it exists."""
@@ -157,9 +176,7 @@ class Remote:
             Whether asking twice does the same as asking once. Default: for GET.
         """
         repeatable = method == "GET" if repeatable is None else repeatable
-        self.used = True
-        if not self._made:
-            await self.make(preload=preload)
+        await self._make_once(preload)
         target = f"{self._path}/agent/{path}"
         async with contextlib.AsyncExitStack() as stack:
             request = self.connection().request(method, target, repeatable=repeatable, **kwargs)
@@ -220,8 +237,8 @@ async def called(result: Awaitable[None] | object) -> None:
         await result
 
 
-def _let_go(connections: dict[asyncio.AbstractEventLoop, Connection]) -> None:
+def _let_go(loops: dict[asyncio.AbstractEventLoop, _Here]) -> None:
     """When a handle is gone without having been closed."""
-    for loop, connection in connections.items():
+    for loop, here in loops.items():
         with contextlib.suppress(RuntimeError):  # The loop is closed, and its sockets with it.
-            loop.call_soon_threadsafe(connection.release_soon)
+            loop.call_soon_threadsafe(here.connection.release_soon)

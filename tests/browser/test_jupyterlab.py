@@ -117,7 +117,7 @@ def open_notebook(page: Page, address: str) -> Locator:
 def test_a_cell_typed_in_jupyterlab_runs_in_the_sandbox_and_shows_its_plot(
     lab: str, browser: Browser, repository: Path
 ) -> None:
-    page = browser.new_page(viewport={"width": 1100, "height": 900}, device_scale_factor=2)
+    page = browser.new_page(viewport={"width": 1020, "height": 900}, device_scale_factor=2)
     cells = open_notebook(page, lab)
     for number, source in enumerate(("%load_ext jupyter_sandbox", SHARP, PLOT)):
         run_cell(cells.nth(number), source)
@@ -139,4 +139,6 @@ def take_picture(cell: Locator, target: Path) -> None:
     page.mouse.move(1, 1)
     box = cell.bounding_box()
     assert box is not None
-    page.screenshot(path=target, clip={**box, "x": box["x"] + 16, "width": box["width"] - 16})
+    page.screenshot(
+        path=target, clip={**box, "x": box["x"] + 16, "width": box["width"] - 16, "height": box["height"] - 8}
+    )

@@ -31,7 +31,7 @@ def _shows_what_it_promises(shown: str) -> None:
         r"\[image/png, \d+ kB\]",
         r"red +green +blue",
         r"TypeError: unsupported operand",
-        r"13 poem.txt",
+        r"15 poem.txt",
         r"The Analytical Engine weaves",
         r"files: +\[\]",
         r"walk is known: +False",

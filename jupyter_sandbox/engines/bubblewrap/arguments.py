@@ -99,7 +99,7 @@ def _environment(python: Interpreter) -> Iterable[str]:
     own = [str(Path(python.executable).parent), f"{python.prefix}/bin", f"{python.base_prefix}/bin"]
     system = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
     values = {
-        "PATH": ":".join(dict.fromkeys(["/home/sandbox/.local/bin", *own, *system])),
+        "PATH": ":".join(dict.fromkeys([*own, *system])),
         "HOME": "/home/sandbox",
         "USER": "sandbox",
         "LOGNAME": "sandbox",

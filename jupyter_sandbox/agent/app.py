@@ -13,6 +13,7 @@ from . import sockets
 from .channels import ChannelsHandler
 from .commands import ExecHandler
 from .environment import Environment
+from .file_routes import FileActionHandler, FilesHandler
 from .handoff import Handoff
 from .kernel_routes import KernelActionHandler, KernelHandler, KernelsHandler, KernelSpecsHandler
 from .kernels import Kernels
@@ -29,6 +30,8 @@ ROUTES: List[Tuple[str, Any]] = [
     (r"/status", StatusHandler),
     (r"/env", EnvHandler),
     (r"/exec", ExecHandler),
+    (r"/files", FilesHandler),
+    (r"/files/(move|mkdir)", FileActionHandler),
     (r"/api/kernelspecs", KernelSpecsHandler),
     (r"/api/kernelspecs/([^/]+)", KernelSpecsHandler),
     (r"/api/kernels", KernelsHandler),

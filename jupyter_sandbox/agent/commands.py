@@ -20,8 +20,8 @@ from .kernel_routes import environment_of
 from .spawning import memory_file
 from .web import Handler, now, settle
 
-PIECE = 65536
-"""Bytes of output in one event at most."""
+PIECE = 65536 - 3
+"""Bytes of a pipe that are read at a time; with what is left of a cut character an event has up to 64 KiB."""
 
 _TIMED_OUT = 124
 _DRAIN_SECONDS = 0.1

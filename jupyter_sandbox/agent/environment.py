@@ -62,7 +62,7 @@ class Environment:
 
     def resolve(self, path: object) -> str:
         """``path`` as an absolute path of the sandbox; raises ``INVALID_PATH``."""
-        if not isinstance(path, str) or not path or "\0" in path:
+        if not isinstance(path, str) or not path or "\0" in path or not _encodable(path):
             raise error("INVALID_PATH", f"{path!r} is not a usable path.", remedy="Give a text without NUL characters.")
         return os.path.normpath(os.path.join(self.workspace, path))
 
@@ -80,6 +80,13 @@ class Environment:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
         return {**os.environ, **fixed}
+
+
+def _encodable(path: str) -> bool:
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
 
 
 def _layer(venv: str) -> str:

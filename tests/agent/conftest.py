@@ -170,7 +170,9 @@ async def running_agent(
             env=env,
         )
         theirs.close()
-        body = json.dumps({"runtime": "r1", "env": {}, "pids": None, "memory": None, "preload": False, **(handoff or {})})
+        body = json.dumps(
+            {"runtime": "r1", "env": {}, "pids": None, "memory": None, "preload": False, **(handoff or {})}
+        )
         with ours, listener:
             socket.send_fds(ours, [len(body).to_bytes(4, "big")], [listener.fileno()])
             ours.sendall(body.encode())

@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
-
 import docker
+import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 

@@ -20,6 +20,7 @@ from ...errors import error
 
 _AGENT = "agent.pyz"
 _HANDOFF = "handoff.sock"
+_NOTE = "handoff-directory"
 _NAME_LENGTH = 12
 """Digits of the lifetime in the directory's name: a socket's path has 107 bytes."""
 
@@ -27,6 +28,19 @@ _NAME_LENGTH = 12
 def door_path(sockets: Path, lifetime: str) -> Path:
     """Where the hand-off directory of a new lifetime goes."""
     return sockets / lifetime[:_NAME_LENGTH]
+
+
+def remember(directory: Path, path: Path) -> None:
+    """Note in a lifetime's own ``directory`` where its hand-off directory is, should its container be removed."""
+    (directory / _NOTE).write_text(str(path))
+
+
+def remembered(directory: Path) -> Path | None:
+    """What :func:`remember` noted; None if it did not."""
+    try:
+        return Path((directory / _NOTE).read_text())
+    except OSError:
+        return None
 
 
 class Door:

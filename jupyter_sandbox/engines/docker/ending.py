@@ -9,15 +9,17 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import requests
-
 import docker
+import requests
 from docker.errors import APIError, NotFound
 
 from ...errors import SandboxError, error
 from .. import processes
 from ..base import Ending
 from .daemon import Daemon
+
+NO_PYTHON = (126, 127)
+"""Exit codes of the container's init when it cannot run the program."""
 
 _SIGKILLED = 128 + 9
 _NOTICE_SECONDS = 10
@@ -108,6 +110,8 @@ async def why_not_ready(daemon: Daemon, handle: Mapping[str, Any]) -> SandboxErr
     state = found["State"]
     if state.get("OOMKilled"):
         return error("OUT_OF_MEMORY", "The sandbox ran out of memory before it was ready.")
+    if state["ExitCode"] in NO_PYTHON:
+        return error("IMAGE_NOT_USABLE", "The image has no python3 that uid 1000 can run.")
     said = await daemon.call(lambda client: _last_line(client, found["Id"]))
     return error(
         "START_FAILED",

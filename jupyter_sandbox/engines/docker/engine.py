@@ -19,7 +19,7 @@ from .. import handoff
 from ..base import Ending, Engine, Probe, Progress, Runtime, StartSpec
 from . import cgroup, container, ending
 from .daemon import Daemon, absent_is_fine, first_line, whole_seconds
-from .door import Door
+from .door import Door, remembered
 from .image import Images
 from .isolation import isolation
 from .start import Start, halt
@@ -133,8 +133,9 @@ class DockerEngine(Engine):
         name = container.name(lifetime)
         found = await ending.inspect(self._daemon, name)
         await self._daemon.call(lambda client: halt(client, name))
-        if found is not None and (path := container.door_of(found)) is not None:
-            Door(path).remove()
+        for path in (remembered(directory), container.door_of(found or {})):
+            if path is not None:
+                Door(path).remove()
         await self._daemon.call(lambda client: _remove(client, name))
         await asyncio.to_thread(_remove_tree, directory)
 

@@ -13,6 +13,7 @@ from ...errors import SandboxError, error
 from ...options import MIB
 from . import container
 from .daemon import Daemon, absent_is_fine, first_line
+from .ending import NO_PYTHON
 
 LABEL_VERSION = "org.jupyter.sandbox.version"
 """Set by our Dockerfile; an image that has it was tried when it was built."""
@@ -36,7 +37,6 @@ _WRONG = {
     _HOME: f"uid 1000 cannot write {container.HOME}",
     _WORKSPACE: f"uid 1000 cannot write {container.WORKSPACE}",
 }
-_NO_PYTHON = (126, 127)
 _CHECK_SECONDS = 30
 
 
@@ -89,7 +89,7 @@ class Images:
 
 
 def _wrong(code: int) -> str:
-    if code in _NO_PYTHON:
+    if code in NO_PYTHON:
         return "it has no python3 that uid 1000 can run"
     texts = [text for bit, text in _WRONG.items() if (code - _BASE) & bit] if _BASE < code < _BASE + 16 else []
     return " and ".join(texts) or f"python3 in it ended with exit code {code}"
@@ -104,6 +104,6 @@ def _run_check(client: docker.APIClient, image: str) -> int:
         return int(client.wait(created, timeout=_CHECK_SECONDS)["StatusCode"])
     except APIError as exc:
         _log.debug("check of %s: %s", image, exc)
-        return _NO_PYTHON[1]
+        return NO_PYTHON[1]
     finally:
         absent_is_fine(lambda: client.remove_container(created, force=True, v=True))

@@ -18,9 +18,12 @@ from .. import handoff
 from ..base import Progress, Runtime, StartSpec
 from . import container, ending
 from .daemon import Daemon, absent_is_fine, first_line
-from .door import Door, came_from, door_path
+from .door import Door, came_from, door_path, remember
 from .image import Images
 from .isolation import isolation
+
+_LAST_WORDS = 1.0
+"""Seconds between the end of a connection and the end of the container behind it, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class Start:
             door.close()
 
     async def _run(self, door: Door, image: str, found: Mapping[str, Any] | None, progress: Progress) -> Runtime:
+        remember(self._spec.directory, door.path)
         door.open(self._agent)
         if found is None:
             await self._daemon.call(lambda client: self._create(client, image, door.path))
@@ -121,22 +125,28 @@ class Start:
         dying = asyncio.create_task(ending.until_ended(self._daemon, handle))
         try:
             await asyncio.wait({handing, dying}, return_when=asyncio.FIRST_COMPLETED)
-            if dying.done() and not handing.done():
-                # What the agent managed to say before it ended explains more than its exit code.
-                await asyncio.wait({handing}, timeout=0.2 if accepting.done() else 0)
+            if accepting.done():
+                # Its answer, or the end of the connection, comes first or is on its way.
+                await asyncio.wait({handing}, timeout=_LAST_WORDS)
             if not handing.done():
                 dying.result()
                 raise await ending.why_not_ready(self._daemon, handle)
-            await self._explained(handing, handle)
+            await self._explained(handing, dying, handle)
         finally:
             await _cancel(handing)
             await _cancel(dying)
 
-    async def _explained(self, handing: asyncio.Task[None], handle: Mapping[str, Any]) -> None:
+    async def _explained(
+        self, handing: asyncio.Task[None], dying: asyncio.Task[None], handle: Mapping[str, Any]
+    ) -> None:
         try:
             await handing
         except SandboxError as exc:
-            if exc.code == "START_FAILED" and not await ending.is_running(self._daemon, handle):
+            if exc.code != "START_FAILED":
+                raise
+            # The connection ends a moment before the container does, and only that one says why.
+            await asyncio.wait({dying}, timeout=_LAST_WORDS)
+            if dying.done():
                 raise await ending.why_not_ready(self._daemon, handle) from exc
             raise
 

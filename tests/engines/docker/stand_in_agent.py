@@ -31,6 +31,8 @@ def main() -> None:
         body = {"code": "IMAGE_NOT_USABLE", "message": "It has no ipykernel.", "remedy": "", "details": {}}
         knock.sendall(json.dumps({"error": body}).encode() + b"\n")
         sys.exit(1)
+    if behave == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     listening = socket.socket(fileno=fds[0])
     knock.sendall(b'{"ready": true, "api": "1.0", "package": "stand-in", "python": "3"}\n')
     knock.close()
@@ -46,6 +48,10 @@ def answer(connection: socket.socket, settings: dict) -> None:
             reply = settings
         elif command == "exit":
             os._exit(7)
+        elif command == "eat":
+            held = []
+            while True:
+                held.append(b"x" * 2**20)
         else:
             done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
             reply = {"out": done.stdout, "err": done.stderr, "code": done.returncode}

@@ -40,8 +40,8 @@ class Wanted:
         if not isinstance(body, dict):
             raise error("INVALID_REQUEST", "The body is a JSON object.")
         return cls(
-            options=SandboxOptions.from_json(body.get("options") or {}),
-            environment=SandboxOptions.from_json(body.get("environment") or {}),
+            options=SandboxOptions.from_json(body.get("options", {})),
+            environment=SandboxOptions.from_json(body.get("environment", {})),
             interpreter=_interpreter(body.get("interpreter")),
             start=_flag(body, "start", default=True),
             preload=_flag(body, "preload", default=False),

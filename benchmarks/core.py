@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from jupyter_sandbox import AsyncSandbox, __version__, get_async_sandbox, ids
+from jupyter_sandbox.options import EngineName
 
 from .theirs import Containers, LocalKernel, local_kernel
 
@@ -69,7 +70,7 @@ async def took(work: Awaitable[object]) -> float:
 
 
 @asynccontextmanager
-async def sandbox(engine: str) -> AsyncIterator[AsyncSandbox]:
+async def sandbox(engine: EngineName) -> AsyncIterator[AsyncSandbox]:
     """A new sandbox, not started yet; destroyed afterwards."""
     made = get_async_sandbox(ids.temporary(), engine=engine)
     try:
@@ -79,7 +80,7 @@ async def sandbox(engine: str) -> AsyncIterator[AsyncSandbox]:
         await made.close()
 
 
-async def first_cell_ours(engine: str) -> float:
+async def first_cell_ours(engine: EngineName) -> float:
     """A sandbox that did not exist, to its first result; the manager runs already."""
     async with sandbox(engine) as made:
         return await took(made.run_code("1+1"))
@@ -99,7 +100,7 @@ async def first_cell_theirs(containers: Containers | None = None) -> float:
     return seconds
 
 
-async def cell(engine: str, repeat: int) -> Row:
+async def cell(engine: EngineName, repeat: int) -> Row:
     """`1+1` through client, proxy and agent, beside a kernel spoken to directly."""
     async with sandbox(engine) as ours, local_kernel() as theirs:
         channel = await ours.channel()
@@ -126,7 +127,7 @@ async def new_docker(containers: Containers, repeat: int) -> Row:
     return await compare(name, 1.3, lambda: first_cell_ours("docker"), lambda: first_cell_theirs(containers), repeat)
 
 
-async def command(engine: str, containers: Containers, repeat: int) -> Row:
+async def command(engine: EngineName, containers: Containers, repeat: int) -> Row:
     """The smallest command in a running sandbox."""
     name = f"`exec('true')` in a running sandbox ({engine}) ÷ `docker exec … true` through the SDK"
     with containers.one() as container:
@@ -142,7 +143,7 @@ async def command(engine: str, containers: Containers, repeat: int) -> Row:
             )
 
 
-async def main(engines: list[str], repeat: float) -> None:
+async def main(engines: list[EngineName], repeat: float) -> None:
     """Measure and print, row by row as they come."""
     print(HEAD, flush=True)
     containers = Containers(IMAGE) if "docker" in engines else None

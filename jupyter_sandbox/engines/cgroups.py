@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +79,17 @@ def memberships(pid: int | Literal["self"] = "self") -> dict[str, str]:
 
 
 def discover() -> dict[Controller, Path]:
-    """For each controller that works here, a directory in which we may make a group."""
+    """For each controller that works here, a directory in which we may make a group.
+
+    Trying costs some milliseconds, so that the answer is kept for as long as we stay in the same groups.
+    """
+    return dict(_discover(tuple(memberships().items())))
+
+
+@functools.lru_cache(maxsize=8)
+def _discover(groups: tuple[tuple[str, str], ...]) -> dict[Controller, Path]:
     found: dict[Controller, Path] = {}
-    own = memberships()
+    own = dict(groups)
     for mount in sorted(mounts(), key=lambda one: one.v2):
         start = mount.own(own)
         parent = None if start is None else (_v2_parent(start, mount.path) if mount.v2 else _v1_parent(start))
@@ -126,11 +136,18 @@ def _may_make(parent: Path) -> bool:
     """Tried, not asked: a read-only mount, a user namespace and a security module all say no in their own way."""
     trial = parent / f"{PREFIX}trial-{os.getpid()}"
     try:
-        trial.mkdir()
-        trial.rmdir()
+        trial.mkdir(exist_ok=True)
     except OSError:
         return False
-    return os.access(parent / "cgroup.procs", os.W_OK)
+    try:
+        with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            (trial / "cgroup.procs").write_text(str(process.pid))
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        _removed(trial)
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ class BubblewrapEngine(Engine):
     async def wait(self, runtime: Runtime) -> Ending:
         """See :meth:`Engine.wait`; why it ended is known in full only for our own children."""
         handle = Handle.from_json(runtime.handle)
+        process = self._children.get(runtime.runtime)
         await handle.init.ended()
         await handle.monitor.ended()
-        process = self._children.get(runtime.runtime)
         return ending.why(handle.group, None if process is None else process.wait())
 
     async def freeze(self, runtime: Runtime) -> None:
@@ -126,6 +126,7 @@ class BubblewrapEngine(Engine):
         await handle.group.remove()
         handoff.remove(handle.socket)
         handle.stopped_before.unlink(missing_ok=True)
+        self._children.pop(runtime.runtime, None)
 
     async def destroy(self, lifetime: str, directory: Path) -> None:
         """See :meth:`Engine.destroy`."""

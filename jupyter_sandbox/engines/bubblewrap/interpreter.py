@@ -39,7 +39,7 @@ def _check(prefix: Path) -> None:
     home = Path.home()
     if prefix.resolve() in (Path("/"), home.resolve(), *home.resolve().parents):
         raise _unusable(prefix, "is a home directory or one above it, which a sandbox may not see")
-    if not (prefix / "pyvenv.cfg").is_file() and not any(prefix.glob("lib*/python3*/os.py")):
+    if not (prefix / "pyvenv.cfg").is_file() and not any(prefix.glob("lib*/py*3*/os.py")):
         raise _unusable(prefix, "holds no Python")
 
 

@@ -60,10 +60,11 @@ async def start(
 
 def make_group(lifetime: str, limits: ResolvedLimits) -> cgroups.Group:
     """The control group of a lifetime; one without controllers where this machine lets us have none."""
+    parents = cgroups.discover()
     try:
-        return cgroups.create(lifetime, cgroups.discover(), limits)
-    except OSError:
-        return cgroups.Group({})
+        return cgroups.create(lifetime, parents, limits)
+    except OSError as exc:
+        raise error("START_FAILED", f"The control group of the sandbox cannot be made: {exc}.") from exc
 
 
 def _plan(spec: StartSpec, group: cgroups.Group, agent: Path, uid: int | None) -> Plan:

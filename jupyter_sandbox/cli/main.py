@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     warnings.showwarning = _show_warning
     try:
-        code: int = arguments.run(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
     except SandboxError as exc:
         return _fail(exc.message, exc.remedy)
@@ -55,6 +55,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         remedy = "Please report it; JUPYTER_SANDBOX_DEBUG=1 shows where it happened."
         return _fail(f"Something that should not happen happened: {type(exc).__name__}: {exc}", remedy)
     return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run the command; where somebody sits at a terminal, offer to build the image that it lacks."""
+    try:
+        return int(arguments.run(arguments))
+    except SandboxError as exc:
+        if exc.code != "IMAGE_MISSING" or exc.details.get("image") != build.DEFAULT_TAG or not _wants(exc.message):
+            raise
+    code = main(["build"])
+    return int(arguments.run(arguments)) if code == 0 else code
+
+
+def _wants(message: str) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{message} Build it now? That takes a minute or two. [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -82,10 +82,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    if not words:
-        arguments.usage.error("there is no command to run")
-    command = words[0] if len(words) == 1 else shlex.join(words)
+    command = _command(arguments)
     stdin = sys.stdin.buffer.read() if arguments.stdin else None
     with _open(arguments) as sandbox:
         result = sandbox.exec(command, timeout=arguments.timeout, cwd=arguments.cwd, stdin=stdin)
@@ -95,6 +92,17 @@ def _exec(arguments: argparse.Namespace) -> int:
     if result.timed_out:
         print(f"Killed after {arguments.timeout:g} s.", file=sys.stderr)
     return result.exit_code
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    words: list[str] = arguments.command
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        arguments.usage.error(f"options come before ID: {words[0]}")
+    if not words:
+        arguments.usage.error("there is no command to run")
+    return words[0] if len(words) == 1 else shlex.join(words)
 
 
 def _sleep(arguments: argparse.Namespace) -> int:

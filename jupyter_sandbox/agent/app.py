@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 from typing import Any, List, Optional, Tuple
 
@@ -73,4 +75,12 @@ def _told_to_end() -> asyncio.Future[None]:
     told: asyncio.Future[None] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, settle, told)
+    loop.add_signal_handler(signal.SIGCHLD, _reap)
     return told
+
+
+def _reap() -> None:
+    """The agent's only children are its spawner and, as process 1, orphans: it waits for none of them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

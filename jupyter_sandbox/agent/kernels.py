@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Dict, List, Mapping, NamedTuple, Optional
 
-from ..errors import error
+from ..errors import SandboxError, error
 from .environment import Environment
 from .kernel import Kernel
 from .kernelspecs import KernelSpecs
@@ -87,7 +87,12 @@ class Kernels:
         launcher = self.specs.find(request.name, request.language)
         cwd = self._environment.cwd(request.cwd)
         kernel = self._add(request.context, launcher.launch(self._spawner, cwd, self._environment.build(request.env)))
-        await kernel.child.started
+        try:
+            await kernel.child.started
+        except SandboxError:
+            await kernel.shutdown()
+            self._notices.pop(request.context, None)  # this error says it
+            raise
         return Created(kernel, True, self._notices.pop(request.context, None))
 
     def _add(self, context: str, launch: Launch) -> Kernel:

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import error
 from .environment import Environment
-from .launch import PYTHON, Launcher, python_launcher
+from .launch import PYTHON, QUIET_IPYKERNEL, Launcher, python_launcher
 
 
 class KernelSpecs:
@@ -62,13 +62,14 @@ class KernelSpecs:
 
     def _launcher(self, name: str, directory: str, spec: Dict[str, Any]) -> Launcher:
         argv = [str(word) for word in spec["argv"]]
+        env = {str(k): str(v) for k, v in (spec.get("env") or {}).items()}
         if "ipykernel_launcher" in argv:
-            argv[0] = self._environment.python
+            argv[0], env = self._environment.python, {**QUIET_IPYKERNEL, **env}
         return Launcher(
             name=name,
             language=str(spec.get("language") or name),
             argv=argv,
-            env={str(k): str(v) for k, v in (spec.get("env") or {}).items()},
+            env=env,
             resource_dir=directory,
             interrupt_mode=str(spec.get("interrupt_mode") or "signal"),
             rlimits=self._environment.rlimits,

@@ -20,6 +20,13 @@ PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 PYTHON = "python3"
 """Name of the kernelspec of the sandbox's own Python, which always exists."""
 
+QUIET_IPYKERNEL: Mapping[str, str] = {"JPY_PARENT_PID": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+"""Variables with which an ipykernel says nothing at its start.
+
+The first says "your parent is process 1", without which it prints a notice (its supervisor ends it, in truth);
+without the second debugpy warns on stderr that the standard library is frozen.
+"""
+
 
 class Connection(NamedTuple):
     """Where one kernel process listens and how its messages are signed."""
@@ -87,9 +94,7 @@ def python_launcher(environment: Environment) -> Launcher:
         name=PYTHON,
         language="python",
         argv=[environment.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        # 1: "your parent will not go away", without which ipykernel prints a notice; its supervisor ends it.
-        # The other: debugpy would warn on stderr that the standard library is frozen.
-        env={"JPY_PARENT_PID": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        env=QUIET_IPYKERNEL,
         rlimits=environment.rlimits,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -54,7 +55,7 @@ class Channel:
         data: bytes = frame.data
         count = int.from_bytes(data[:8], "little")
         offsets = struct.unpack_from(f"<{count}Q", data, 8)
-        parts = [data[a:b] for a, b in zip(offsets[1:], offsets[2:], strict=False)]
+        parts = [data[a:b] for a, b in itertools.pairwise(offsets[1:])]
         header, parent, metadata, content = (json.loads(p) for p in parts[:4])
         return {
             "channel": data[offsets[0] : offsets[1]].decode(),
@@ -88,6 +89,14 @@ class Channel:
             if message["type"] == "status" and message["content"]["execution_state"] == "idle":
                 open_ends.discard("idle")
         return found
+
+    async def closed(self) -> int | None:
+        """Wait until the agent closes; its code."""
+        while (frame := await asyncio.wait_for(self.ws.receive(), 30)).type == aiohttp.WSMsgType.BINARY:
+            pass
+        assert frame.type == aiohttp.WSMsgType.CLOSE
+        code: int = frame.data
+        return code
 
     async def until(self, msg_type: str, **content: Any) -> dict[str, Any]:
         """The next message of a type with this content."""
@@ -150,7 +159,7 @@ class Agent:
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    handoff: dict[str, Any] | None = None, command: list[str] | None = None, env: dict[str, str] | None = None
+    handoff: dict[str, Any] | None = None, command: list[str] | None = None, places: list[str] | None = None
 ) -> AsyncIterator[Agent]:
     """Start an agent as an engine does, with directories of its own; end it and all that it started."""
     base = Path(tempfile.mkdtemp(prefix="jsb-"))
@@ -161,13 +170,12 @@ async def running_agent(
         listener.bind(str(base / "agent.sock"))
         listener.listen(64)
         ours, theirs = socket.socketpair()
-        places = ["--workspace", str(base / "workspace"), "--home", str(base / "home")]
+        places = places or ["--workspace", str(base / "workspace"), "--home", str(base / "home")]
         program = command or [sys.executable, "-m", "jupyter_sandbox.agent"]
         process = subprocess.Popen(
             [*program, "--handoff-fd", str(theirs.fileno()), *places],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env=env,
         )
         theirs.close()
         body = json.dumps(
@@ -194,6 +202,11 @@ async def running_agent(
 async def agent() -> AsyncIterator[Agent]:
     async with running_agent() as found:
         yield found
+
+
+def names_in(directory: Path | str) -> list[str]:
+    """The names of what is in a directory."""
+    return [entry.name for entry in Path(directory).iterdir()]
 
 
 def alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Agent, alive, pids_with, running_agent
+from .conftest import Agent, alive, names_in, pids_with, running_agent
 
 
 def marker() -> str:
@@ -237,10 +237,10 @@ async def test_limits_of_the_hand_off_bind_what_is_started() -> None:
 
 async def test_a_command_leaves_nothing_open_in_the_agent(agent: Agent) -> None:
     await agent.exec("true")
-    before = len(os.listdir(f"/proc/{agent.process.pid}/fd"))
+    before = len(names_in(f"/proc/{agent.process.pid}/fd"))
     for _ in range(20):
         await agent.exec("echo x; cat", stdin="eA==")
-    while len(os.listdir(f"/proc/{agent.process.pid}/fd")) > before:
+    while len(names_in(f"/proc/{agent.process.pid}/fd")) > before:
         await asyncio.sleep(0.01)  # supervisors are about to end
     assert (await agent.call("GET", "/status", 200))["busy"] == []
 

@@ -15,7 +15,7 @@ import pytest
 
 from jupyter_sandbox import models
 
-from .conftest import Agent
+from .conftest import Agent, names_in
 
 
 async def fails(agent: Agent, method: str, path: str, code: str, **more: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ async def test_an_empty_file_and_a_file_of_proc_are_read(agent: Agent) -> None:
 
 async def test_names_with_spaces_at_their_ends_and_control_characters_are_kept(agent: Agent) -> None:
     await agent.call("PUT", "/files", 204, params={"path": " a\x01b\n "}, data=b"x")
-    assert os.listdir(agent.workspace) == [" a\x01b\n "]
+    assert names_in(agent.workspace) == [" a\x01b\n "]
 
 
 async def test_a_new_file_has_the_usual_mode_and_an_old_one_keeps_its_own(agent: Agent) -> None:
@@ -84,10 +84,10 @@ async def test_an_upload_that_breaks_off_leaves_the_old_file_and_nothing_else(ag
 
     upload = asyncio.create_task(agent.session.put("http://agent/files?path=f", data=half()).__aenter__())
     await sent.wait()
-    while len(os.listdir(agent.workspace)) < 2:
+    while len(names_in(agent.workspace)) < 2:
         await asyncio.sleep(0.01)
     upload.cancel()
-    while len(os.listdir(agent.workspace)) > 1:
+    while len(names_in(agent.workspace)) > 1:
         await asyncio.sleep(0.01)
     assert (agent.workspace / "f").read_text() == "old"
 
@@ -138,8 +138,7 @@ async def test_information_about_a_file_is_what_the_client_reads(agent: Agent) -
 
 
 async def test_a_name_that_is_no_utf8_does_not_break_a_listing_and_can_be_read(agent: Agent) -> None:
-    with open(os.fsencode(agent.workspace) + b"/\xff\xfe", "wb") as file:
-        file.write(b"odd")
+    Path(os.fsdecode(os.fsencode(agent.workspace) + b"/\xff\xfe")).write_bytes(b"odd")
     assert await names(agent, path=".") == ["\ufffd\ufffd"]
     async with agent.session.get("http://agent/files?path=%FF%FE", allow_redirects=False) as answer:
         body = await answer.read()
@@ -154,7 +153,7 @@ async def test_deleting(agent: Agent) -> None:
     await agent.call("DELETE", "/files?path=dir/sub/f", 204)
     await fails(agent, "DELETE", "/files?path=dir", "IS_A_DIRECTORY")
     await agent.call("DELETE", "/files?path=dir&recursive=1", 204)
-    assert os.listdir(agent.workspace) == []
+    assert names_in(agent.workspace) == []
     await fails(agent, "DELETE", "/files?path=dir", "FILE_NOT_FOUND")
 
 
@@ -194,7 +193,7 @@ async def test_moving_to_another_store_replaces_a_file(agent: Agent) -> None:
         (agent.workspace / "f").write_text("new")
         await agent.call("POST", "/files/move", 204, json={"source": "f", "destination": str(target)})
         assert target.read_text() == "new"
-        assert os.listdir(agent.workspace) == []
+        assert names_in(agent.workspace) == []
     finally:
         target.unlink(missing_ok=True)
 
@@ -242,7 +241,7 @@ async def test_what_cannot_be_done_is_said_by_name(agent: Agent, method: str, pa
     (agent.workspace / "loop").symlink_to("loop")
     error = await fails(agent, method, path, code, data=b"x" * 100_000 if method == "PUT" else None)
     assert error["message"]
-    assert sorted(os.listdir(agent.workspace)) == ["dir", "file", "loop", "pipe"]
+    assert sorted(names_in(agent.workspace)) == ["dir", "file", "loop", "pipe"]
 
 
 async def test_a_download_that_nobody_reads_does_not_hold_up_others(agent: Agent) -> None:

@@ -69,6 +69,7 @@ class Relay:
         self._shown = 0
         self._cut = False
         self._pending: RemoteError | None = None
+        self._last: RemoteError | None = None
         self._handlers: dict[str, Callable[[Message], None]] = {
             "stream": self._stream,
             "display_data": self._display,
@@ -77,10 +78,11 @@ class Relay:
             "clear_output": self._clear,
             "error": self._error,
             "execute_reply": self._reply,
-            "comm_open": on_comm,
-            "comm_msg": on_comm,
-            "comm_close": on_comm,
+            "comm_open": self._comm,
+            "comm_msg": self._comm,
+            "comm_close": self._comm,
         }
+        self._on_comm = on_comm
 
     def show(self, message: Message) -> None:
         """Show one message; types that are not known are left out."""
@@ -139,6 +141,11 @@ class Relay:
         self._shown, self._cut = 0, False
         self._output.clear(wait=message.content.get("wait") is True)
 
+    def _comm(self, message: Message) -> None:
+        self._show_pending()
+        self._output.flush()  # An Output widget takes what comes between two of its messages.
+        self._on_comm(message)
+
     def _error(self, message: Message) -> None:
         self._show_pending()
         self._pending = self._remote_error(message.content)
@@ -148,7 +155,10 @@ class Relay:
         if status == "ok":
             self._show_pending()
         elif self._pending is None:
-            self._pending = self._remote_error(message.content, "Aborted" if status == "aborted" else "Error")
+            failed = self._remote_error(message.content, "Aborted" if status == "aborted" else "Error")
+            if self._last is not None and (self._last.ename, self._last.evalue) == (failed.ename, failed.evalue):
+                failed.traceback = []  # Output came after it (a warning, on sys.exit()), so it stands above already.
+            self._pending = failed
 
     def _remote_error(self, content: Mapping[str, Any], name: str = "Error") -> RemoteError:
         ename, evalue, lines = content.get("ename"), content.get("evalue"), content.get("traceback")
@@ -162,8 +172,8 @@ class Relay:
     def _show_pending(self) -> None:
         """An error after which the code went on (``get_ipython().showtraceback()``) does not end the cell."""
         if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self._output.error(pending)
+            self._last, self._pending = self._pending, None
+            self._output.error(self._last)
 
     def _spend(self, size: int) -> bool:
         """Whether ``size`` more bytes may be shown; says once that they may not."""

@@ -30,18 +30,22 @@ class Screen:
         self._shell = shell
         self.is_kernel = getattr(shell, "kernel", None) is not None
         self._last = "stdout"
+        self._is_flushed = True
 
     def stream(self, name: str, text: str) -> None:
         """Append ``text`` to stdout or stderr. What is written first appears first, also across the two."""
         if name != self._last:
             _stream(self._last).flush()
             self._last = name
+        self._is_flushed = False
         _stream(name).write(text if self.is_kernel else _for_terminal(text))
 
     def flush(self) -> None:
         """Hand on what was written; returns when the front end's side has taken it."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if not self._is_flushed:
+            self._is_flushed = True
+            sys.stdout.flush()
+            sys.stderr.flush()
 
     def result(self, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         """Show the value of an expression, numbered like any result of this notebook, and keep it as ``_``."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..client.loop import Caller
+from .safe import clean_text
 
 if TYPE_CHECKING:
     from ..client.async_sandbox import AsyncSandbox
@@ -100,8 +101,8 @@ class Sessions:
 
 def _lost(handle: AsyncSandbox, channel: KernelChannel) -> str | None:
     """What a user has to be told about a new kernel: that an earlier one, and its variables, are gone, and why."""
-    why = channel.notice or handle.previous_end
-    if not channel.created or not why:
+    if not channel.created or not (channel.notice or handle.previous_end):
         return None
-    context = "" if channel.context == "default" else f", context {channel.context!r}"
-    return f"[sandbox {handle.id}{context}: started anew, its variables are gone: {why.rstrip('.')}]"
+    end = f"It started anew, and the variables of context {channel.context!r} are gone: {handle.previous_end}"
+    said = clean_text(channel.notice or end).split("\n")[0]
+    return f"[sandbox {handle.id}] {said[:500].rstrip('.')}."

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
-from ..engines.base import Step
 from ..errors import SandboxError, error
 from ..models import ContextInfo, State, Usage
 from ..options import SandboxOptions, merge
@@ -24,14 +23,15 @@ from .agent_link import AgentLink
 from .lifetime import Lifetime
 from .records import SandboxRecord
 from .services import Services
-from .wanted import Wanted
+from .step_feed import StepFeed
+from .wanted import Wanted, refuse_conflicts
 from .watcher import Watcher
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_VERDICT = 2.0
+_VERDICT = 1.0
 """Seconds that a broken connection waits for the engine to say why the runtime ended."""
 _ATTEMPTS = 3
 """Starts that one request may cause; a sandbox that ends at once each time is an error."""
@@ -53,11 +53,10 @@ class Actor:
         self.activity.last_active_at = lifetime.record.last_active_at
         self.last_usage = Usage()
         self.last_contexts: tuple[ContextInfo, ...] = ()
-        self._steps: list[Step] = []
+        self.steps = StepFeed()
         self._services = services
         self._forget = forget
         self._lock = asyncio.Lock()
-        self._step_listeners: set[Callable[[Step], None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waking: asyncio.Task[AgentLink] | None = None
         self._destroying: asyncio.Task[None] | None = None
@@ -159,7 +158,7 @@ class Actor:
             ``OPTION_CONFLICT`` for an engine, image or network other than the sandbox has.
         """
         if given.to_json():
-            self._refuse_conflicts(given)
+            refuse_conflicts(given, self.record)
             await self._own(self._configure(given, environment))
 
     async def sleep(self, *, force: bool) -> None:
@@ -204,18 +203,6 @@ class Actor:
         if self.lifetime.link is not None:
             await self.lifetime.link.session.close()
 
-    @contextmanager
-    def follow_steps(self, listener: Callable[[Step], None]) -> Iterator[None]:
-        """Call ``listener`` with the steps of the start that is under way, or begins next."""
-        if self._waking is not None and not self._waking.done():
-            for step in self._steps:
-                listener(step)
-        self._step_listeners.add(listener)
-        try:
-            yield
-        finally:
-            self._step_listeners.discard(listener)
-
     # --- inside -----------------------------------------------------------------------------------------------
 
     @property
@@ -258,9 +245,9 @@ class Actor:
             return link
         if self.opened.is_set() and self.lifetime.link is not None:
             return self.lifetime.link
-        self._steps.clear()
         options = self._services.resolve(self.record.options, wanted.environment)
-        link = await self.lifetime.start(options, preload=wanted.preload, progress=self._progress)
+        with self.steps.of_a_start() as progress:
+            link = await self.lifetime.start(options, preload=wanted.preload, progress=progress)
         self._watch(link)
         self._open(wanted.environment)
         return link
@@ -278,11 +265,6 @@ class Actor:
             await link.put_env(self._services.resolve(self.record.options).env)
         return link
 
-    def _progress(self, step: Step) -> None:
-        self._steps.append(step)
-        for listener in self._step_listeners:
-            listener(step)
-
     def _open(self, environment: SandboxOptions | None = None) -> None:
         self.activity.configure(self._services.resolve(self.record.options, environment or SandboxOptions()))
         self.activity.wake()
@@ -292,18 +274,6 @@ class Actor:
         self.opened.clear()
         self.activity.rest()
         self.record.last_active_at = self.activity.last_active_at
-
-    def _refuse_conflicts(self, given: SandboxOptions) -> None:
-        for name in ("engine", "image", "network"):
-            new, old = getattr(given, name), getattr(self.record, name)
-            if new is not None and new not in (old, "auto"):
-                raise error(
-                    "OPTION_CONFLICT",
-                    f"The sandbox {self.record.id!r} exists with {name}={old!r}, not {new!r}.",
-                    option=name,
-                    existing=old,
-                    given=new,
-                )
 
     async def _configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:
         async with self._lock:

@@ -165,7 +165,7 @@ class Api:
 
     async def _steps(self, actor: Actor, wanted: Wanted) -> AsyncIterator[dict[str, Any]]:
         steps: asyncio.Queue[Step | None] = asyncio.Queue()
-        with actor.follow_steps(steps.put_nowait):
+        with actor.steps.follow(steps.put_nowait):
             start = asyncio.ensure_future(actor.running(wanted) if wanted.start else asyncio.sleep(0))
             start.add_done_callback(lambda _: steps.put_nowait(None))
             try:

@@ -19,7 +19,7 @@ from .engine_set import EngineSet, Factory
 from .events import Events
 from .place import Place
 from .records import Records
-from .recovery import remove_orphans
+from .recovery import remove_orphans, remove_stale_sockets
 from .registry import Registry
 from .services import Services, nothing_happens
 
@@ -75,6 +75,7 @@ class Manager:
         services = self._services(settings, records)
         registry = Registry(services)
         await registry.load()
+        remove_stale_sockets(services.sockets, registry)
         api = Api(services, registry, self._hand_over)
         idle = IdleExit(settings.idle_exit, lambda: registry.in_memory or api.connected() > 0, self._over.set)
         runner = await server.start(api, self._place.listen(API), idle.touch)

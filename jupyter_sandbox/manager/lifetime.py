@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from pathlib import Path
 from typing import Any
 
 from ..engines.base import Ending, Engine, Progress, Runtime, StartSpec
@@ -107,6 +108,7 @@ class Lifetime:
 
     async def ended(self, reason: str) -> None:
         """Record that the runtime is over, and tell who is connected to it."""
+        self._remove_socket()
         self.record.previous_end = reason
         self.record.runtime = None
         self.record.runtime_id = None
@@ -121,6 +123,7 @@ class Lifetime:
         await self._disconnect(Over(DESTROYED, "it was destroyed"))
         await self.engine.destroy(self.record.lifetime, self.directory)
         self._reached("destroy:engine")
+        self._remove_socket()
         await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
         await self._services.records.delete(self.record.lifetime)
         self.record.state = "absent"
@@ -177,7 +180,7 @@ class Lifetime:
         except BaseException:
             self.record.state = before
             raise
-        log.info("%s: %s -> %s", self.record.lifetime, before, state)
+        log.info("%s: %s, was %s", self.record.lifetime, state, before)
         self.announce()
 
     def _spec(self, options: ResolvedOptions, preload: bool) -> StartSpec:
@@ -220,6 +223,11 @@ class Lifetime:
     def _connect(self, runtime: Runtime) -> AgentLink:
         self.link = AgentLink(runtime)
         return self.link
+
+    def _remove_socket(self) -> None:
+        # A runtime that ended by itself, or by a destroy, has left it in our private directory.
+        if self.record.runtime is not None:
+            Path(self.record.runtime.socket).unlink(missing_ok=True)
 
     async def _disconnect(self, over: Over) -> None:
         link, self.link = self.link, None

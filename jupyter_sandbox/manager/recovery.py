@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import stat
+from pathlib import Path
 
 from ..engines.base import Engine
 from ..errors import SandboxError
@@ -10,6 +12,14 @@ from .registry import Registry
 from .services import Services
 
 log = logging.getLogger(__name__)
+
+
+def remove_stale_sockets(directory: Path, registry: Registry) -> None:
+    """Remove the sockets of runtimes that no record knows; called while nothing can be started yet."""
+    known = {actor.record.runtime.socket for actor in registry.all() if actor.record.runtime is not None}
+    for path in directory.iterdir():
+        if stat.S_ISSOCK(path.lstat().st_mode) and str(path) not in known:
+            path.unlink()
 
 
 async def remove_orphans(services: Services, registry: Registry) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..engines.base import Interpreter
 from ..errors import error
 from ..options import SandboxOptions
+from .records import SandboxRecord
 
 _FIELDS = ("executable", "prefix", "base_prefix")
 
@@ -46,6 +47,26 @@ class Wanted:
             start=_flag(body, "start", default=True),
             preload=_flag(body, "preload", default=False),
         )
+
+
+def refuse_conflicts(given: SandboxOptions, record: SandboxRecord) -> None:
+    """Refuse an engine, image or network other than the sandbox was created with.
+
+    Raises
+    ------
+    Conflict
+        ``OPTION_CONFLICT``, naming both values.
+    """
+    for name in ("engine", "image", "network"):
+        new, old = getattr(given, name), getattr(record, name)
+        if new is not None and new not in (old, "auto"):
+            raise error(
+                "OPTION_CONFLICT",
+                f"The sandbox {record.id!r} exists with {name}={old!r}, not {new!r}.",
+                option=name,
+                existing=old,
+                given=new,
+            )
 
 
 def _flag(body: dict[str, Any], name: str, *, default: bool) -> bool:

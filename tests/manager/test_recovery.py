@@ -37,6 +37,7 @@ async def test_a_manager_killed_while_a_sandbox_sleeps_then_the_next_cell_finds_
             sandbox.sleep()
             assert sandbox.status().state == "sleeping"
             _kill(environment.manager_pid)
+            assert sandbox.status().state == "sleeping"
             execution = sandbox.run_code("a + 1")
             assert execution.error is None
             assert execution.text == "42"
@@ -52,6 +53,7 @@ async def test_a_manager_killed_while_a_sandbox_runs_then_the_next_cell_finds_it
         with get_sandbox("runner") as sandbox:
             sandbox.run_code("a = 41")
             _kill(environment.manager_pid)
+            assert sandbox.status().state == "running"
             assert sandbox.run_code("a + 1").text == "42"
 
     await asyncio.to_thread(work)

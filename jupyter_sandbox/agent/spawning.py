@@ -89,10 +89,12 @@ def memory_file(data: bytes) -> int:
 def _serve(orders: socket.socket) -> NoReturn:
     """The spawner's life: fork a supervisor for each order until the agent is gone."""
     os.setsid()
+    signal.set_wakeup_fd(-1)  # forked anew from a running agent, it would be the loop's
     os.closerange(3, orders.fileno())
     os.closerange(orders.fileno() + 1, 4096)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     supervisor.become_subreaper()
     while True:
         data, fds, _flags, _address = socket.recv_fds(orders, 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)

@@ -159,7 +159,10 @@ class Agent:
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    handoff: dict[str, Any] | None = None, command: list[str] | None = None, places: list[str] | None = None
+    handoff: dict[str, Any] | None = None,
+    command: list[str] | None = None,
+    places: list[str] | None = None,
+    end: int = signal.SIGTERM,
 ) -> AsyncIterator[Agent]:
     """Start an agent as an engine does, with directories of its own; end it and all that it started."""
     base = Path(tempfile.mkdtemp(prefix="jsb-"))
@@ -190,7 +193,7 @@ async def running_agent(
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
             yield Agent(process, ready, base / "workspace", base / "home", session)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(end)
         try:
             await asyncio.to_thread(process.wait, 10)
         finally:

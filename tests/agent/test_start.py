@@ -145,7 +145,8 @@ async def test_a_home_that_cannot_be_written_leaves_a_working_python() -> None:
 @pytest.mark.bubblewrap
 async def test_as_process_1_of_its_namespace_it_reaps_what_nobody_else_does(tmp_path: Path) -> None:
     unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    async with running_agent(command=[*unshare, sys.executable, "-I", str(agent_zip.build(tmp_path))]) as agent:
+    command = [*unshare, sys.executable, "-I", str(agent_zip.build(tmp_path))]
+    async with running_agent(command=command, end=signal.SIGKILL) as agent:  # unshare ignores SIGTERM
         kernel = await agent.kernel()
         async with agent.channel(kernel["id"]) as channel:
             assert value(await channel.run("import os; os.getppid() > 1")) == "True"

@@ -56,6 +56,8 @@ class Start:
         image = self._spec.image or self._images.default
         if found is None:
             await self._images.usable(image)
+        elif found["Config"]["Labels"].get(container.LABEL_INSTALLATION) != self._spec.installation:
+            raise error("START_FAILED", f"The container {self._name} belongs to other records.")
         progress("container")
         kept = container.door_of(found) if found is not None else None
         door = Door(kept or door_path(self._spec.sockets, self._spec.lifetime))
@@ -105,8 +107,6 @@ class Start:
         container.create(client, config, self._name)
 
     def _reuse(self, client: docker.APIClient, found: Mapping[str, Any]) -> None:
-        if found["Config"]["Labels"].get(container.LABEL_INSTALLATION) != self._spec.installation:
-            raise error("START_FAILED", f"The container {self._name} belongs to other records.")
         if found["State"]["Running"]:  # of a start that nobody recorded: its manager was killed
             client.kill(self._name)
             client.wait(self._name)

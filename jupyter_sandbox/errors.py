@@ -237,11 +237,11 @@ def _from_body(body: Dict[str, Any]) -> SandboxError:
     code = body.get("code")
     known = isinstance(code, str) and code in CODES
     details = body.get("details")
-    remedy = body.get("remedy")
+    message, remedy = body.get("message"), body.get("remedy")
     return error(
         str(code) if known else "INTERNAL",
-        str(body.get("message", ""))[:4000] or None,
-        remedy=str(remedy)[:4000] if remedy is not None else None,
+        message[:4000] if isinstance(message, str) and message else None,
+        remedy=remedy[:4000] if isinstance(remedy, str) else None,
         **(
             {str(k): v for k, v in details.items() if k not in ("code", "message", "remedy")}
             if isinstance(details, dict)

@@ -125,7 +125,7 @@ class FileInfo:
     mode: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """One result of code: a MIME bundle (``data``), as Jupyter has it, with its metadata.
 
@@ -134,6 +134,9 @@ class Result:
 
     data: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Result({', '.join(f'{kind}: {_shown(kind, value)}' for kind, value in self.data.items())})"
 
     @property
     def text(self) -> str | None:
@@ -174,6 +177,18 @@ class Result:
     def jpeg(self) -> bytes | None:
         """``image/jpeg``, decoded."""
         return _binary(self.data.get("image/jpeg"))
+
+
+_SHOWN = 200
+"""Characters of a value that a repr shows; a picture would fill the screen."""
+
+
+def _shown(kind: str, value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return f"<{type(value).__name__} of {len(value)}>"
+    if not isinstance(value, str) or len(value) <= _SHOWN:
+        return repr(value)
+    return repr(value[:_SHOWN] + "…") if kind.startswith("text/") else f"<{len(value)} characters>"
 
 
 def _text(value: Any) -> str | None:

@@ -112,7 +112,7 @@ class Limits:
 
 MIB = 1024**2
 GIB = 1024**3
-_SIZE = re.compile(r"([0-9]+)\s*([kmgt]?)i?b?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"([0-9]+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 
 
 def _size(value: object, name: str) -> int | None:
@@ -201,7 +201,7 @@ class SandboxOptions:
     def to_json(self) -> dict[str, Any]:
         """Only what was given, as JSON types; durations in seconds, sizes in bytes."""
         given = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return {name: value for name, value in given.items() if value not in (None, {})}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
@@ -259,12 +259,15 @@ def _group(cls: type[_Group], name: str, value: object) -> _Group:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (ContainerTimeouts, Limits)):
-        return {k: v for k, v in dataclasses.asdict(value).items() if v is not None}
+        return {k: v for k, v in dataclasses.asdict(value).items() if v is not None} or None
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # An int of more digits than Python converts.
+        return f"a very large {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

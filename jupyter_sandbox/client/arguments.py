@@ -86,5 +86,8 @@ def _encodes(value: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # An int of more digits than Python converts.
+        return f"a very large {type(value).__name__}"
     return shown if len(shown) <= 80 else shown[:77] + "..."

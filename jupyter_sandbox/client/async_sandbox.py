@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, overload
 
-from ..errors import NotFound, error
+from ..errors import NotFound, SandboxError, error
 from ..models import ExecResult, Execution, FileInfo, SandboxStatus
 from ..options import SandboxOptions
 from . import arguments, commands, contexts, files
@@ -226,8 +226,14 @@ class AsyncSandbox:
         """
         source, seconds = arguments.text("code", code), arguments.timeout(timeout)
         callbacks = running.Callbacks(on_stdout, on_stderr, on_result, on_error)
-        channel = await self.channel(DEFAULT if context is None else context)
-        return await running.run(channel, source, seconds, callbacks)
+        where = DEFAULT if context is None else context
+        try:
+            return await running.run(await self.channel(where), source, seconds, callbacks)
+        except SandboxError as problem:
+            if problem.details.get("sent") is not False:
+                raise
+            # The channel broke since the last cell, and nothing of this one was sent.
+            return await running.run(await self.channel(where), source, seconds, callbacks)
 
     async def channel(self, context: CodeContext | str = DEFAULT, *, language: str = "python") -> KernelChannel:
         """Return the handle's open channel to a context's kernel, which is started if there is none.

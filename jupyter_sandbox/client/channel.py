@@ -164,9 +164,11 @@ class KernelChannel:
 
     async def _send_request(self, frame: bytes, request: ExecuteRequest) -> None:
         try:
+            if self._closed is not None:  # Since the request was made: it never ran, whatever ended the channel.
+                raise _broken(sent=False)
             await self._send(frame)
         except SandboxError as problem:
-            request.fail(problem)
+            request.was_not_sent(problem)
 
     async def _send(self, frame: bytes) -> None:
         if self._closed is not None:
@@ -174,7 +176,9 @@ class KernelChannel:
         try:
             await self._socket.send_bytes(frame)
         except ConnectionError as problem:
-            raise _broken() from problem
+            self._end(_broken())
+            # Refused because the socket is closed already, as opposed to lost while the frame was on its way.
+            raise _broken(sent="closing transport" not in str(problem)) from problem
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -286,9 +290,11 @@ def _is_status(message: Message) -> bool:
     return message.channel == "iopub" and message.msg_type == "status"
 
 
-def _broken() -> SandboxError:
+def _broken(*, sent: bool = True) -> SandboxError:
+    """The error for a lost connection; ``details["sent"]`` is False where it is safe to do the same again."""
     return error(
         "MANAGER_UNAVAILABLE",
         "The connection to the sandbox was lost.",
-        remedy="What ran may still be running; the next cell connects again.",
+        remedy="What ran may still be running; the next cell connects again." if sent else "Try again.",
+        sent=sent,
     )

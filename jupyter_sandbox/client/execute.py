@@ -99,6 +99,11 @@ class ExecuteRequest:
             self._error = problem
             self._end()
 
+    def was_not_sent(self, problem: BaseException) -> None:
+        """End with an error that says so; it stands above the channel's own end."""
+        self._error = problem
+        self._end()
+
     def _see(self, state: object) -> None:
         if state == "busy":
             self.started.set()

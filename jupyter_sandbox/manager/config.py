@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_config_path
-from traitlets import Dict, Enum, Float, TraitError, Tuple, Unicode, Union
+from traitlets import Dict, Enum, Float, TraitError, Unicode, Union
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
@@ -42,9 +42,6 @@ class SandboxManager(Configurable):
     ).tag(config=True)
     limits = Dict(help="Limits of sandboxes: cpus, memory, pids, disk.").tag(config=True)
     container_timeouts = Dict(help="How long the steps of a start may take, in milliseconds.").tag(config=True)
-    uid_range = Tuple(
-        default_value=(), help="First and last uid that a manager run by root gives to bubblewrap sandboxes."
-    ).tag(config=True)
 
     def options(self) -> SandboxOptions:
         """The layer of options that this configuration gives.

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from ..errors import error
+from ..errors import SandboxError, error
 from ..ids import opaque
 from ..options import ResolvedOptions
 from .actor import Actor
 from .lifetime import Lifetime
 from .records import SandboxRecord
 from .services import Services
-from .wanted import Wanted
+from .wanted import Wanted, refuse_conflicts
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Registry:
         key = (owner, sandbox_id)
         while (actor := self._actors.get(key)) is not None:
             await actor.adopted()
-            if actor.state not in ("absent", "destroying"):
+            if actor.state not in ("absent", "destroying") and not _is_to_be_replaced(actor, wanted):
                 await actor.configure(wanted.options, wanted.environment)
                 return actor
             await actor.destroy()
@@ -136,6 +136,17 @@ class Registry:
         key = (actor.record.owner, actor.record.id)
         if self._actors.get(key) is actor:
             del self._actors[key]
+
+
+def _is_to_be_replaced(actor: Actor, wanted: Wanted) -> bool:
+    """Whether it never ran, and never will with its engine and image: then another choice is no conflict."""
+    if actor.state != "failed" or actor.record.starts > 0:
+        return False
+    try:
+        refuse_conflicts(wanted.options, actor.record)
+    except SandboxError:
+        return True
+    return False
 
 
 def _refuse_internet(options: ResolvedOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,47 @@ async def test_what_cannot_change_is_a_conflict_that_names_both_values(
     status, body = await manager.caller.put("a", **{option: value})
     assert (status, body["error"]["code"]) == (409, "OPTION_CONFLICT")
     assert value in body["error"]["message"]
+
+
+async def test_what_never_ran_may_be_asked_for_again_with_another_image(place: Path) -> None:
+    async with serving(place, EngineThatFailsToStart()) as manager:
+        assert (await manager.caller.put("a", image="misspelt:1"))[1]["error"]["code"] == "IMAGE_MISSING"
+        assert (await manager.caller.put("a", image="right:1"))[0] == 200
+        assert manager.actor("a").record.image == "right:1"
+
+
+async def test_any_mix_of_calls_at_once_is_answered_and_leaves_nothing_behind(manager: InProcess) -> None:
+    dice = random.Random(7)
+    caller = manager.caller
+
+    async def call(number: int) -> str | None:
+        sandbox_id = f"s{number % 3}"
+        await asyncio.sleep(dice.random())
+        kind = dice.choice(["put", "exec", "exec", "sleep", "force", "delete", "die", "status", "options"])
+        answers = {
+            "put": lambda: caller.put(sandbox_id),
+            "exec": lambda: caller.exec(sandbox_id, "echo x"),
+            "sleep": lambda: caller.ask("POST", f"{sandbox_id}/sleep", {}),
+            "force": lambda: caller.ask("POST", f"{sandbox_id}/sleep", {"force": True}),
+            "delete": lambda: caller.ask("DELETE", sandbox_id),
+            "die": lambda: caller.exec(sandbox_id, "die"),
+            "status": lambda: caller.ask("GET", sandbox_id),
+            "options": lambda: caller.put(sandbox_id, env={"N": str(number)}, sleep_after=dice.choice([0.05, 60])),
+        }
+        _, body = await answers[kind]()
+        last = body[-1] if isinstance(body, list) else body
+        return last["error"]["code"] if last and last.get("error") else None
+
+    codes = await asyncio.gather(*(call(number) for number in range(150)))
+    allowed = {"SANDBOX_NOT_FOUND", "SANDBOX_DESTROYED", "SANDBOX_BUSY", "AGENT_UNREACHABLE"}
+    assert set(codes) - {None} <= allowed
+    for number in range(3):
+        assert (await caller.put(f"s{number}"))[0] == 200
+        assert (await caller.exec(f"s{number}", "echo x"))[1][0]["data"] == "x"
+        assert manager.actor(f"s{number}").activity.in_flight == 0
+    lifetimes = {actor.record.lifetime for actor in manager.registry.all()}
+    assert await manager.engine.find(manager.services.records.installation) == lifetimes
+    assert {path.name for path in manager.services.directory.iterdir()} == lifetimes
 
 
 async def test_the_network_internet_is_refused_by_name(manager: InProcess) -> None:

@@ -301,7 +301,7 @@ def create(name: str, parents: Mapping[Controller, Path], limits: ResolvedLimits
 
     If it raises, nothing is left.
     """
-    group = Group({controller: str(parent / f"{PREFIX}{name}") for controller, parent in parents.items()})
+    group = below(parents, name)
     try:
         for path in set(group.paths.values()):
             Path(path).mkdir(exist_ok=True)
@@ -311,6 +311,11 @@ def create(name: str, parents: Mapping[Controller, Path], limits: ResolvedLimits
             _removed(Path(path))
         raise
     return group
+
+
+def below(parents: Mapping[Controller, Path], name: str) -> Group:
+    """The group ``name`` below ``parents``, whether it exists or not."""
+    return Group({controller: str(parent / f"{PREFIX}{name}") for controller, parent in parents.items()})
 
 
 def of(pid: int) -> Group:

@@ -16,6 +16,9 @@ from .interpreter import SYSTEM
 AGENT = "/opt/jupyter-sandbox/agent.pyz"
 """Where the agent lies inside."""
 
+MARKED_BY = "-X"
+"""What stands before the marker in a command line."""
+
 UID = GID = 1000
 """Ids inside; outside they are the sandbox's own uid."""
 
@@ -47,9 +50,9 @@ def marker(installation: str, lifetime: str) -> str:
     return f"jsb-{installation}-{lifetime}"
 
 
-def command_line(bwrap: str, mark: str, args_fd: int, command: Sequence[str]) -> list[str]:
-    """What is executed. ``--unsetenv`` of a variable that nobody has does nothing, and so can carry the marker."""
-    return [bwrap, "--unsetenv", mark, "--args", str(args_fd), "--", *command]
+def command_line(bwrap: str, mark: str, args_fd: int, python: str, command: Sequence[str]) -> list[str]:
+    """What is executed, outside and then inside; both carry the marker, as an option that Python ignores."""
+    return [bwrap, "--args", str(args_fd), "--", python, MARKED_BY, mark, *command]
 
 
 def words(
@@ -79,7 +82,7 @@ def words(
     """
     listed: list[str] = [
         *(f"--unshare-{name}" for name in _NAMESPACES),
-        *("--disable-userns", "--new-session", "--cap-drop", "ALL"),
+        *("--disable-userns", "--as-pid-1", "--new-session", "--cap-drop", "ALL"),
         *("--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox"),
         *_environment(python),
         *_system(),

@@ -19,6 +19,9 @@ from .isolation import isolation
 from .probe import probe
 from .start import start
 
+_REPORT = 2.0
+"""Seconds that bwrap may take to follow its agent."""
+
 UID_RANGE = (200_000, 265_535)
 """First and last uid that a root manager runs sandboxes as, unless told otherwise."""
 
@@ -122,6 +125,9 @@ class BubblewrapEngine(Engine):
             await self.thaw(runtime)
             await _ask_to_end(handle, grace)
         await found.kill(handle.init, handle.group)
+        with contextlib.suppress(TimeoutError):
+            # It ends by itself, and says how the agent ended.
+            await asyncio.wait_for(handle.monitor.ended(), _REPORT)
         await found.kill(handle.monitor, cgroups.Group({}))
         await handle.group.remove()
         handoff.remove(handle.socket)
@@ -169,7 +175,6 @@ class BubblewrapEngine(Engine):
 
 
 async def _ask_to_end(handle: Handle, grace: float) -> None:
-    agent = handle.agent()
-    if agent is not None and agent.signal(signal.SIGTERM):
+    if handle.init.signal(signal.SIGTERM):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(handle.init.ended(), grace)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from .. import cgroups, processes
 from ..processes import ProcessId
+from .arguments import MARKED_BY
 
-_MARKER = re.compile(rb"jsb-(?P<installation>[0-9A-Za-z]+)-(?P<lifetime>[0-9A-Za-z]+)")
-_FLAG = b"--unsetenv"
+_MARKER = re.compile(rb"jsb-(?P<installation>[0-9A-Za-z]+)-(?P<lifetime>[0-9a-f]{32})")
+_FLAG = MARKED_BY.encode()
 
 
 @dataclass(frozen=True)
 class Found:
-    """A bwrap of ours: the monitor outside, or the init inside of a sandbox."""
+    """A process of ours: the bwrap outside, or the agent, process 1 inside of a sandbox."""
 
     process: ProcessId
     installation: str
@@ -25,7 +26,7 @@ class Found:
 
 
 def find(uids: range) -> Iterator[Found]:
-    """All bwrap processes of ours: those of our own uid, and of ``uids`` if we are root."""
+    """All of our sandboxes' first processes: those of our own uid, and of ``uids`` if we are root."""
     mine = {os.geteuid(), *(uids if os.geteuid() == 0 else ())}
     for pid in processes.everyone():
         match = _marked(processes.arguments(pid))
@@ -47,7 +48,7 @@ def _marked(words: list[bytes]) -> re.Match[bytes] | None:
 
 async def end(lifetime: str, uids: range) -> None:
     """Kill every process of a lifetime, frozen ones too, and remove its control groups. Idempotent."""
-    groups: list[cgroups.Group] = []
+    groups = [cgroups.below(cgroups.discover(), lifetime)]
     while found := [one.process for one in find(uids) if one.lifetime == lifetime]:
         for process in found:
             groups.append(cgroups.of(process.pid))

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import processes
 from ..cgroups import Group
 from ..processes import ProcessId
-
-_AGENT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handle:
     """One start of bwrap.
 
-    ``monitor`` is the bwrap outside, ``init`` the one that is process 1 inside: when it ends, all inside end.
+    ``monitor`` is the bwrap outside; ``init`` is the agent, process 1 inside: when it ends, all inside end.
     """
 
     directory: Path
@@ -56,11 +53,3 @@ class Handle:
     def alive(self) -> bool:
         """Whether the sandbox runs or is frozen. The monitor only reports, so that it may be gone."""
         return self.init.alive()
-
-    def agent(self) -> ProcessId | None:
-        """The agent: process 2 inside."""
-        for one in processes.tree(self.init.pid) if self.alive() else ():
-            status = processes.status(one.pid)
-            if one.parent == self.init.pid and status is not None and status.pids[-1] == _AGENT:
-                return ProcessId(one.pid, one.started, self.init.boot)
-        return None

@@ -144,8 +144,8 @@ def _spawn(
             writable=writable, readonly=readonly, data=data, python=plan.python, shm=plan.memory // 2, fds=descriptors
         )
         args_fd = _own(stack, _memory(words))
-        inside = [plan.python.executable, *(word.format(handoff=inherited.handoff) for word in plan.command)]
-        command = arguments.command_line(bwrap, plan.marker, args_fd, inside)
+        inside = [word.format(handoff=inherited.handoff) for word in plan.command]
+        command = arguments.command_line(bwrap, plan.marker, args_fd, plan.python.executable, inside)
         dropped = {} if plan.uid is None else {"user": plan.uid, "group": plan.uid, "extra_groups": []}
         process: subprocess.Popen[bytes] = subprocess.Popen(
             ["/bin/sh", "-c", _GATE, "sh", *_rlimits(plan), *command],

@@ -7,6 +7,7 @@ import functools
 import os
 from typing import Any, Callable, Optional
 
+from tornado.iostream import IOStream
 from tornado.web import stream_request_body
 
 from ..errors import SandboxError, error
@@ -101,7 +102,8 @@ class FilesHandler(Handler):
 
     def _break_off(self) -> None:
         """The file became shorter while it was sent: the client sees a connection that ended early."""
-        self.request.connection.detach().close()  # type: ignore[union-attr]
+        stream: IOStream = getattr(self.request.connection, "stream")  # noqa: B009 - not in the abstract connection
+        stream.close()
 
     def _abandon(self) -> None:
         upload, self._upload = self._upload, None

@@ -8,6 +8,7 @@ never blocks, however long a command line is.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -96,6 +97,8 @@ def _serve(orders: socket.socket) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     supervisor.become_subreaper()
+    gc.disable()
+    gc.freeze()  # a collection would write to pages that a fork shares
     while True:
         data, fds, _flags, _address = socket.recv_fds(orders, 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:

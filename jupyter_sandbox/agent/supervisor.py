@@ -22,13 +22,14 @@ import socket
 from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
 _PR_SET_CHILD_SUBREAPER = 36
+_prctl = ctypes.CDLL(None).prctl
 _TAIL = 4000
 _SLOWEST_PASS_MS = 1000
 
 
 def become_subreaper() -> None:
     """Orphans below this process become its children, not those of process 1."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def report(control: socket.socket, **facts: Any) -> None:
@@ -195,13 +196,12 @@ def _become(order: Dict[str, Any], stdio: Sequence[int]) -> None:
 
 def _yield_to_the_agent() -> None:
     """The agent has to answer when user code takes all memory or all CPU: this process is the first to suffer."""
-    try:
-        with open("/proc/self/oom_score_adj", "r+") as file:
-            score = min(1000, int(file.read()) + 500)
-            file.seek(0)
-            file.write(str(score))
-    except OSError:
-        pass  # no /proc, or an odd one: then the kernel chooses by size, which also spares the agent
+    # Without /proc, or with an odd one, the kernel chooses by size, which also spares the agent.
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+        score = min(1000, int(os.read(fd, 20)) + 500)
+        os.pwrite(fd, b"%d" % score, 0)
+        os.close(fd)
     _quietly(os.nice, 5)
 
 

@@ -166,6 +166,21 @@ async def test_a_channel_of_no_kernel_is_404(agent: Agent) -> None:
     assert caught.value.status == 404
 
 
+async def test_a_channel_to_a_kernel_that_welcomes_nobody_is_live_as_well(agent: Agent) -> None:
+    silence = "import ipykernel.iostream as i; i.IOPubThread._send_welcome_message = lambda *_: None"
+    launch = "from ipykernel.kernelapp import launch_new_instance as launch; launch()"
+    directory = agent.home / ".local/share/jupyter/kernels/old"
+    directory.mkdir(parents=True)
+    spec = {"argv": ["python", "-c", f"{silence}; {launch}", "-f", "{connection_file}"], "language": "old"}
+    (directory / "kernel.json").write_text(json.dumps(spec))
+    kernel = await agent.kernel(language="old")
+    for _ in range(3):
+        async with agent.channel(kernel["id"]) as channel:
+            messages = await channel.run("print('hi')")
+            assert text(messages) == "hi\n"
+            assert "execute_input" in [m["type"] for m in messages]
+
+
 async def test_closed_channels_leave_nothing_open_in_the_agent(agent: Agent) -> None:
     kernel = await agent.kernel()
     fds = Path(f"/proc/{agent.process.pid}/fd")

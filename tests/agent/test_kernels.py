@@ -120,7 +120,7 @@ async def test_an_interrupt_reaches_the_kernel_alone_and_by_force_also_what_it_w
     kernel = await agent.kernel()
     async with agent.channel(kernel["id"]) as channel:
         code = """
-import subprocess, signal
+import subprocess
 p = subprocess.Popen(["sleep", "1000"])
 print("up", flush=True)
 while True:
@@ -134,7 +134,7 @@ while True:
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204)
         assert (await channel.until("stream"))["content"]["text"] == "caught None\n"
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204, json={"force": True})
-        assert "-2" in text(await channel.finish(run))
+        assert "ended" in text(await channel.finish(run))
 
 
 async def test_an_interrupt_of_a_kernel_that_starts_does_not_kill_it(agent: Agent) -> None:
@@ -250,21 +250,21 @@ async def test_kernels_of_other_languages_are_found_and_interrupted_in_their_way
         assert any(m["type"] == "error" for m in await channel.finish(run))
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ({"language": "cobol"}, 404, "LANGUAGE_NOT_FOUND"),
-        ({"name": "nope"}, 404, "LANGUAGE_NOT_FOUND"),
-        ({"cwd": "/none"}, 404, "FILE_NOT_FOUND"),
-        ({"env": {"A": 1}}, 400, "INVALID_REQUEST"),
-        ({"context": 5}, 400, "INVALID_REQUEST"),
-    ],
-)
-async def test_a_wrong_wish_is_refused_by_name(agent: Agent, body: dict[str, Any], status: int, code: str) -> None:
-    answer = await agent.call("POST", "/api/kernels", status, json=body)
-    assert answer["error"]["code"] == code
-    if code == "LANGUAGE_NOT_FOUND":
-        assert "python" in answer["error"]["message"]
+WRONG_WISHES: list[tuple[dict[str, Any], int, str]] = [
+    ({"language": "cobol"}, 404, "LANGUAGE_NOT_FOUND"),
+    ({"name": "nope"}, 404, "LANGUAGE_NOT_FOUND"),
+    ({"cwd": "/none"}, 404, "FILE_NOT_FOUND"),
+    ({"env": {"A": 1}}, 400, "INVALID_REQUEST"),
+    ({"context": 5}, 400, "INVALID_REQUEST"),
+]
+
+
+async def test_a_wrong_wish_is_refused_by_name(agent: Agent) -> None:
+    for body, status, code in WRONG_WISHES:
+        answer = await agent.call("POST", "/api/kernels", status, json=body)
+        assert answer["error"]["code"] == code
+        if code == "LANGUAGE_NOT_FOUND":
+            assert "python" in answer["error"]["message"]
 
 
 async def test_a_context_keeps_its_language(agent: Agent) -> None:

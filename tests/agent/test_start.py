@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib.util
 import os
 import signal
 import socket
@@ -44,8 +45,13 @@ def test_the_zipapp_is_named_by_its_content_and_made_once(tmp_path: Path) -> Non
     assert names_in(tmp_path / "a") == [first.name]
 
 
-def test_the_zipapp_uses_its_byte_code_and_falls_back_to_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("magic", "kind"), [(importlib.util.MAGIC_NUMBER, "pyc"), (b"xx\r\n", "py")])
+def test_the_zipapp_uses_its_byte_code_or_with_another_python_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magic: bytes, kind: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "MAGIC_NUMBER", magic)
     path = agent_zip.build(tmp_path)
+    monkeypatch.undo()
     code = "import jupyter_sandbox.agent.wire as w; print(w.__file__)"
     found = subprocess.run(
         [sys.executable, "-Ic", f"import sys; sys.path.insert(0, {str(path)!r}); {code}"],
@@ -53,7 +59,7 @@ def test_the_zipapp_uses_its_byte_code_and_falls_back_to_its_source(tmp_path: Pa
         text=True,
         check=True,
     )
-    assert found.stdout.strip() == f"{path}/jupyter_sandbox/agent/wire.pyc"
+    assert found.stdout.strip() == f"{path}/jupyter_sandbox/agent/wire.{kind}"
 
 
 def test_nothing_slow_is_imported_before_the_hand_off(tmp_path: Path) -> None:
@@ -158,26 +164,24 @@ async def test_as_process_1_of_its_namespace_it_reaps_what_nobody_else_does(tmp_
         assert (await agent.exec("echo on"))["stdout"] == "on\n"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "code"),
-    [
-        ("GET", "/", None, "ROUTE_NOT_FOUND"),
-        ("GET", "/api/nothing", None, "ROUTE_NOT_FOUND"),
-        ("DELETE", "/status", None, "ROUTE_NOT_FOUND"),
-        ("POST", "/exec", b"{", "INVALID_REQUEST"),
-        ("POST", "/exec", b"[]", "INVALID_REQUEST"),
-        ("POST", "/exec", b"\xff", "INVALID_REQUEST"),
-        ("POST", "/api/kernels", b"5", "INVALID_REQUEST"),
-        ("PUT", "/env", b'{"env": 5}', "INVALID_REQUEST"),
-        ("DELETE", "/api/kernels/x", None, "CONTEXT_NOT_FOUND"),
-        ("POST", "/api/kernels/x/interrupt", None, "CONTEXT_NOT_FOUND"),
-    ],
-)
-async def test_every_route_fails_in_the_same_way(
-    agent: Agent, method: str, path: str, body: bytes | None, code: str
-) -> None:
-    async with agent.session.request(method, f"http://agent{path}", data=body) as answer:
-        assert (await answer.json())["error"]["code"] == code
+WRONG_CALLS = [
+    ("GET", "/", None, "ROUTE_NOT_FOUND"),
+    ("GET", "/api/nothing", None, "ROUTE_NOT_FOUND"),
+    ("DELETE", "/status", None, "ROUTE_NOT_FOUND"),
+    ("POST", "/exec", b"{", "INVALID_REQUEST"),
+    ("POST", "/exec", b"[]", "INVALID_REQUEST"),
+    ("POST", "/exec", b"\xff", "INVALID_REQUEST"),
+    ("POST", "/api/kernels", b"5", "INVALID_REQUEST"),
+    ("PUT", "/env", b'{"env": 5}', "INVALID_REQUEST"),
+    ("DELETE", "/api/kernels/x", None, "CONTEXT_NOT_FOUND"),
+    ("POST", "/api/kernels/x/interrupt", None, "CONTEXT_NOT_FOUND"),
+]
+
+
+async def test_every_route_fails_in_the_same_way(agent: Agent) -> None:
+    for method, path, body, code in WRONG_CALLS:
+        async with agent.session.request(method, f"http://agent{path}", data=body) as answer:
+            assert (await answer.json())["error"]["code"] == code, (method, path)
 
 
 async def test_the_agent_answers_while_user_code_takes_all_cpus_and_all_processes(agent: Agent) -> None:

@@ -126,8 +126,10 @@ class KernelChannel:
 
     async def restart(self) -> None:
         """Restart the kernel: its variables are gone, what it ran ends with ``KernelDied``, the channel stays."""
+        running = list(self._requests.values())
         await self._remote.agent_json("POST", self._path + "/restart")
-        self._fail_requests(error("KERNEL_DIED", f"The kernel of context {self.context!r} was restarted."))
+        for request in running:
+            request.fail(self._restarted())
 
     def listen(self, callback: Listener) -> Callable[[], None]:
         """Have ``callback`` called with every message of no running request of ours, and every ``comm_*`` message.
@@ -229,7 +231,10 @@ class KernelChannel:
         if comm or not taken:
             await self._tell_listeners(message)
         if _is_restart(message):
-            self._fail_requests(error("KERNEL_DIED", f"The kernel of context {self.context!r} was restarted."))
+            self._fail_requests(self._restarted())
+
+    def _restarted(self) -> SandboxError:
+        return error("KERNEL_DIED", f"The kernel of context {self.context!r} was restarted.", reason="restarted")
 
     async def _hand_over(self, message: Message) -> bool:
         """Give a message to the request that it belongs to, as soon as that has room."""

@@ -13,8 +13,7 @@ import contextlib
 import json
 import os
 import re
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,12 +46,11 @@ class Connection:
     """One loop's way to the manager. Use :meth:`acquire`, then :meth:`release` as often."""
 
     _of_loop: ClassVar[dict[asyncio.AbstractEventLoop, Connection]] = {}
-    _guard = threading.Lock()
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._users = 0
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._greeting = asyncio.Lock()
         self._socket: Path | None = None
         self._greeted = False
@@ -62,35 +60,33 @@ class Connection:
     @classmethod
     def acquire(cls) -> Connection:
         """The connection of the running loop, counted."""
-        loop = asyncio.get_running_loop()
-        with cls._guard:
-            connection = cls._of_loop.get(loop)
-            if connection is None:
-                connection = cls._of_loop[loop] = cls()
-            connection._users += 1
-            return connection
+        # No lock: every loop has a key of its own, and a lock could be inherited locked by a forked child.
+        connection = cls._of_loop.setdefault(asyncio.get_running_loop(), cls())
+        connection._users += 1
+        for closed in [loop for loop in list(cls._of_loop) if loop.is_closed()]:
+            connection._soon(cls._of_loop.pop(closed).close())  # Its handles were not closed before their loop was.
+        return connection
 
     @classmethod
     def here(cls) -> Connection | None:
         """The connection of the running loop, if there is one."""
-        with cls._guard:
-            return cls._of_loop.get(asyncio.get_running_loop())
+        return cls._of_loop.get(asyncio.get_running_loop())
 
     async def release(self) -> None:
         """Let go; the last one closes the sockets."""
-        with self._guard:
-            self._users -= 1
-            last = self._users <= 0
-            if last:
-                self._of_loop.pop(self._loop, None)
-        if last:
+        self._users -= 1
+        if self._users <= 0:
+            self._of_loop.pop(self._loop, None)
             await self.close()
 
     def release_soon(self) -> None:
         """As :meth:`release`, for a handle that was not closed; called on the loop."""
-        task = self._loop.create_task(self.release())
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        self._soon(self.release())
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Close every socket."""
@@ -317,7 +313,7 @@ async def _close_here() -> None:
 
 
 def _close_at_exit() -> None:
-    if any(loop is loops.background_loop() for loop in list(Connection._of_loop)):
+    if loops.is_running():
         loops.run(_close_here())
 
 

@@ -61,10 +61,16 @@ class Channels:
         loop = asyncio.get_running_loop()
         key = (loop, context.id if isinstance(context, CodeContext) else name)
         task = self._open.get(key)
-        if task is None or (task.done() and _is_of_no_use(task)):
+        if task is None or _is_of_no_use(task):
+            self._forget_closed()
             task = self._open[key] = loop.create_task(self._connect(context, language))
             task.add_done_callback(_is_of_no_use)  # Retrieves an error that nobody waits for any more.
         return await asyncio.shield(task)
+
+    def _forget_closed(self) -> None:
+        for key, task in list(self._open.items()):
+            if key[0].is_closed() or _is_of_no_use(task):
+                self._open.pop(key, None)
 
     async def close(self) -> None:
         """Close the running loop's channels."""

@@ -41,6 +41,9 @@ class _Background:
                 self._loop = loop
             return self._loop
 
+    def is_running(self) -> bool:
+        return self._loop is not None
+
     def is_current_thread(self) -> bool:
         return self._thread is threading.current_thread()
 
@@ -80,6 +83,11 @@ atexit.register(_background.stop)
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop that this process shares, running in a daemon thread; a new one after a fork."""
     return _background.loop()
+
+
+def is_running() -> bool:
+    """Whether the background loop was started."""
+    return _background.is_running()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +56,6 @@ class Remote:
         self.oom_kills = 0
         self.used = False
         self._made = False
-        self._guard = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
         self._path = f"/sandboxes/-/{sandbox_id}"
         weakref.finalize(self, _let_go, self._loops).atexit = False
@@ -74,17 +72,15 @@ class Remote:
         )  # The transport takes 0.2 s to import: the first request pays, not %load_ext.
 
         loop = asyncio.get_running_loop()
-        with self._guard:
-            for closed in [known for known in self._loops if known.is_closed()]:
-                del self._loops[closed]
-            if loop not in self._loops:
-                self._loops[loop] = _Here(Connection.acquire())
-            return self._loops[loop]
+        for closed in [known for known in list(self._loops) if known.is_closed()]:
+            self._loops.pop(closed, None)
+        if loop not in self._loops:
+            self._loops[loop] = _Here(Connection.acquire())
+        return self._loops[loop]
 
     async def close(self) -> None:
         """Let go of the running loop's connection."""
-        with self._guard:
-            here = self._loops.pop(asyncio.get_running_loop(), None)
+        here = self._loops.pop(asyncio.get_running_loop(), None)
         if here is not None:
             await here.connection.release()
 
@@ -211,9 +207,7 @@ class Remote:
 
 
 def _nothing_was_done(problem: SandboxError, repeatable: bool) -> bool:
-    if problem.code == "AGENT_UNREACHABLE":
-        return repeatable or problem.details.get("sent") is False
-    return problem.code in _GONE
+    return problem.code in _GONE or (repeatable and problem.code == "AGENT_UNREACHABLE")
 
 
 def oom_kills(sandbox: Mapping[str, Any]) -> int:
@@ -239,6 +233,6 @@ async def called(result: Awaitable[None] | object) -> None:
 
 def _let_go(loops: dict[asyncio.AbstractEventLoop, _Here]) -> None:
     """When a handle is gone without having been closed."""
-    for loop, here in loops.items():
+    for loop, here in list(loops.items()):
         with contextlib.suppress(RuntimeError):  # The loop is closed, and its sockets with it.
             loop.call_soon_threadsafe(here.connection.release_soon)

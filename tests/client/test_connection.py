@@ -280,6 +280,25 @@ def test_one_async_handle_works_on_several_loops(serve):
     assert [asyncio.run(use()), asyncio.run(use())] == [["x"], ["x"]]
 
 
+def test_a_loop_that_was_closed_before_its_handles_leaves_no_socket_open(serve):
+    serve(ScriptedManager())
+    handle = get_async_sandbox("one")
+
+    async def use():
+        assert (await handle.run_code("x")).logs.stdout == ["x"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Python says so of the transports, which is right.
+        for _ in range(5):
+            asyncio.run(use())
+        assert len(Connection._of_loop) == 1
+        handle = get_sandbox("one")
+        handle.status()
+        handle.close()
+        gc.collect()
+    assert Connection._of_loop == {}
+
+
 def test_a_handle_that_nobody_closed_leaves_neither_sockets_nor_warnings(serve):
     serve(ScriptedManager())
     with warnings.catch_warnings():

@@ -59,10 +59,25 @@ async def test_a_manager_killed_while_a_sandbox_runs_then_the_next_cell_finds_it
     await asyncio.to_thread(work)
 
 
-def _kill(pid: int) -> None:
-    """Kill a process, and return once it is gone."""
+async def test_a_manager_asked_to_end_stops_even_what_sleeps_and_the_next_work_finds_its_files(
+    engine_name: str, environment: Any
+) -> None:
+    def work() -> None:
+        with get_sandbox("keeper") as sandbox:
+            sandbox.write_file("kept", "here")
+            sandbox.sleep()
+            _kill(environment.manager_pid, signal.SIGTERM)
+            assert sandbox.status().state == "stopped"
+            assert sandbox.read_file("kept") == "here"
+            assert sandbox.status().state == "running"
+
+    await asyncio.to_thread(work)
+
+
+def _kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Signal a process, and return once it is gone."""
     ended = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
     select.select([ended], [], [], 10)
     os.close(ended)
 

@@ -184,7 +184,6 @@ class Kernel:
     def _finish_process(self) -> None:
         self._control.close()
         self._iopub.close()
-        self.connection.remove()
 
     def _tell(self, status: Mapping[str, Any]) -> None:
         for channel in list(self.channels):

@@ -43,15 +43,6 @@ class Connection(NamedTuple):
         """The ZMQ address of ``"shell"``, ``"iopub"``, ``"stdin"`` or ``"control"``."""
         return f"ipc://{self.directory}/k-{PORTS[channel]}"
 
-    def remove(self) -> None:
-        """Remove the directory; called when the kernel has ended."""
-        try:
-            for name in os.listdir(self.directory):
-                os.unlink(os.path.join(self.directory, name))
-            os.rmdir(self.directory)
-        except OSError:
-            return  # user code put something there; it is a directory in the sandbox's own /tmp
-
 
 class Launcher(NamedTuple):
     """How the kernels of one kernelspec are started."""
@@ -74,6 +65,7 @@ class Launcher(NamedTuple):
             "env": {**env, **self.env},
             "rlimits": dict(self.rlimits),
             "drain": True,
+            "scratch": connection.directory,
         }
         return Launch(self, connection, _spawn(spawner, order), cwd, env)
 

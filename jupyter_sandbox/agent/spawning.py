@@ -34,7 +34,8 @@ class Spawner:
         Parameters
         ----------
         order:
-            ``{"argv": [alternative, …], "cwd", "env", "rlimits", "drain"}``; the first alternative that exists runs.
+            ``{"argv": [alternative, …], "cwd", "env", "rlimits", "drain", "scratch"}``; the first alternative that
+            exists runs. ``scratch`` is a directory that is removed at the end.
         stdio:
             Descriptors of its standard input, output and error. The caller closes its copies.
         sinks:

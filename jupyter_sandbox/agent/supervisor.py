@@ -53,7 +53,18 @@ def run(control: socket.socket, paper: int, stdio: Sequence[int], sinks: Sequenc
     for fd in set(stdio):
         os.close(fd)
     _Supervisor(control, main, wake, list(sinks), bool(order.get("drain"))).loop()
+    _remove(order.get("scratch"))
     os._exit(0)
+
+
+def _remove(directory: Optional[str]) -> None:
+    """Done here, so that it is done even if the agent was killed."""
+    if directory is None:
+        return
+    with contextlib.suppress(OSError):  # user code may have put a directory of its own there
+        for name in os.listdir(directory):
+            os.unlink(os.path.join(directory, name))
+        os.rmdir(directory)
 
 
 def _wake_on_child() -> int:

@@ -120,21 +120,24 @@ async def test_an_interrupt_reaches_the_kernel_alone_and_by_force_also_what_it_w
     kernel = await agent.kernel()
     async with agent.channel(kernel["id"]) as channel:
         code = """
-import subprocess
+import signal, subprocess, time
+seen = []
+signal.signal(signal.SIGINT, lambda *_: seen.append(1))
 p = subprocess.Popen(["sleep", "1000"])
 print("up", flush=True)
-while True:
-    try:
-        print("ended", p.wait()); break
-    except KeyboardInterrupt:
-        print("caught", p.poll())
+while p.poll() is None:
+    if seen:
+        print("caught", flush=True)
+        seen.clear()
+    time.sleep(0.01)
+print("ended", p.returncode)
 """
         run = await channel.start(code)
         await channel.until("stream")
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204)
-        assert (await channel.until("stream"))["content"]["text"] == "caught None\n"
+        assert (await channel.until("stream"))["content"]["text"] == "caught\n"
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204, json={"force": True})
-        assert "ended" in text(await channel.finish(run))
+        assert "ended -2" in text(await channel.finish(run))
 
 
 async def test_an_interrupt_of_a_kernel_that_starts_does_not_kill_it(agent: Agent) -> None:

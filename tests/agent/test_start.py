@@ -101,9 +101,11 @@ async def test_an_agent_that_is_killed_leaves_nothing_running() -> None:
         kernel = await agent.kernel()
         async with agent.channel(kernel["id"]) as channel:
             pid = int(value(await channel.run("import os; os.getpid()")))
+            scratch = Path(eval(value(await channel.run("import ipykernel; ipykernel.get_connection_file()")))).parent
+            assert scratch.is_dir()
         left = int((await agent.exec("setsid sleep 1000 & echo $!"))["stdout"])
         agent.process.kill()
-        while alive(left) or alive(pid):
+        while alive(left) or alive(pid) or scratch.exists():
             await asyncio.sleep(0.01)
 
 
@@ -162,6 +164,7 @@ async def test_as_process_1_of_its_namespace_it_reaps_what_nobody_else_does(tmp_
         while (await agent.exec(zombies))["stdout"].strip() != "0":
             await asyncio.sleep(0.02)
         assert (await agent.exec("echo on"))["stdout"] == "on\n"
+        await agent.call("DELETE", f"/api/kernels/{kernel['id']}", 204)
 
 
 WRONG_CALLS = [

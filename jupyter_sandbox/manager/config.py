@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jupyter_core.paths import jupyter_config_path
 from traitlets import Dict, Enum, Float, TraitError, Unicode, Union
@@ -11,7 +11,7 @@ from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
 from ..errors import SandboxError, error
-from ..options import SandboxOptions
+from ..options import EngineName, Network, SandboxOptions
 
 FILE_NAME = "jupyter_sandbox_config.py"
 
@@ -23,12 +23,12 @@ class SandboxManager(Configurable):
         60.0, min=0.1, help="Seconds without sandboxes in memory and without clients before it exits."
     ).tag(config=True)
     engine = Enum(
-        ["auto", "docker", "bubblewrap"], default_value=None, allow_none=True, help="The engine of new sandboxes."
+        list(get_args(EngineName)), default_value=None, allow_none=True, help="The engine of new sandboxes."
     ).tag(config=True)
     image = Unicode(None, allow_none=True, help="The image of new sandboxes, for engines that have images.").tag(
         config=True
     )
-    network = Enum(["none", "internet"], default_value=None, allow_none=True, help="The network of sandboxes.").tag(
+    network = Enum(list(get_args(Network)), default_value=None, allow_none=True, help="The network of sandboxes.").tag(
         config=True
     )
     sleep_after = Union(

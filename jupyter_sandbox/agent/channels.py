@@ -105,6 +105,8 @@ class Channel:
         message = first if first is not None else await socket.receive()
         while message is not None:
             parts = wire.unsigned(message)
+            if parts is not None and name == "iopub":
+                self._kernel.note(parts)
             if parts is not None and b'"iopub_welcome"' not in parts[0]:
                 for frame in wire.frames(name, parts):
                     await self._send(frame)

@@ -110,11 +110,16 @@ class Kernel:
     async def _watch_status(self, iopub: ZmqSocket) -> None:
         while (frames := await iopub.receive()) is not None:
             parts = wire.unsigned(frames)
-            if parts is not None and b'"status"' in parts[0] and len(parts[3]) < 200:
-                self._note_status(parts)
+            if parts is not None:
+                self.note(parts)
 
-    def _note_status(self, parts: List[bytes]) -> None:
-        """Busy with a request until idle with that request: control requests overlap with running code."""
+    def note(self, parts: List[bytes]) -> None:
+        """Look at an iopub message: busy with a request until idle with it, as control requests overlap with code.
+
+        A channel calls this, too, so that a client that has seen the idle does not find the kernel busy afterwards.
+        """
+        if b'"status"' not in parts[0] or len(parts[3]) > 200:
+            return
         state = wire.content_of(parts).get("execution_state")
         request = str(wire.header_of(parts[1:]).get("msg_id"))
         if state == "idle":

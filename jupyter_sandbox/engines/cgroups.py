@@ -165,6 +165,10 @@ class Group:
         for directory in self._directories():
             (directory / "cgroup.procs").write_text(str(pid))
 
+    def processes(self) -> set[int]:
+        """The ids of all processes in the group."""
+        return {int(pid) for path in self._directories() for pid in _read(path / "cgroup.procs").split()}
+
     def limit(self, limits: ResolvedLimits) -> None:
         """Set limits at once.
 

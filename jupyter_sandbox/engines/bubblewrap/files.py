@@ -6,6 +6,7 @@ them while the sandbox runs.
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import stat
@@ -53,14 +54,16 @@ def _uid(directory: Path, uid_range: range) -> int:
         return uid
     taken = {_owner(sibling) for sibling in directory.parent.iterdir()}
     taken |= {one.uid for pid in processes.everyone() if (one := processes.status(pid)) is not None}
-    free = [uid for uid in uid_range if uid not in taken]
-    if not free:
-        raise error(
-            "LIMIT_REACHED",
-            f"All {len(uid_range)} user ids for sandboxes are in use.",
-            remedy="Destroy sandboxes, or widen `SandboxManager.uid_range`.",
-        )
-    return secrets.choice(free)  # another manager with the same range takes the same one least likely
+    # From a random place on: another manager with the same range then hardly ever takes the same one.
+    start = secrets.randbelow(len(uid_range))
+    for uid in itertools.chain(uid_range[start:], uid_range[:start]):
+        if uid not in taken:
+            return uid
+    raise error(
+        "LIMIT_REACHED",
+        f"All {len(uid_range)} user ids for sandboxes are in use.",
+        remedy="Destroy sandboxes, or widen `SandboxManager.uid_range`.",
+    )
 
 
 def _owner(directory: Path) -> int:

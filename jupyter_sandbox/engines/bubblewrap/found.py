@@ -48,13 +48,24 @@ def _marked(words: list[bytes]) -> re.Match[bytes] | None:
 
 async def end(lifetime: str, uids: range) -> None:
     """Kill every process of a lifetime, frozen ones too, and remove its control groups. Idempotent."""
-    groups = [cgroups.below(cgroups.discover(), lifetime)]
-    while found := [one.process for one in find(uids) if one.lifetime == lifetime]:
+    own = cgroups.below(cgroups.discover(), lifetime)
+    groups = [own]
+    while found := [*_marked_with(lifetime, uids), *_members(own)]:
         for process in found:
             groups.append(cgroups.of(process.pid))
             await kill(process, groups[-1])
     for group in groups:
         await group.remove()
+
+
+def _marked_with(lifetime: str, uids: range) -> Iterator[ProcessId]:
+    return (one.process for one in find(uids) if one.lifetime == lifetime)
+
+
+def _members(group: cgroups.Group) -> Iterator[ProcessId]:
+    """Living processes of a group; unlike a marker, membership cannot be wiped away from inside."""
+    members = (ProcessId.of(pid) for pid in group.processes())
+    return (one for one in members if one is not None and one.alive())
 
 
 async def kill(root: ProcessId, group: cgroups.Group) -> None:

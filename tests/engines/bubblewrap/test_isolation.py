@@ -196,7 +196,8 @@ async def test_each_lifetime_has_a_uid_of_its_own_and_keeps_it(place: Place) -> 
 @pytest.mark.root
 def test_every_test_here_passes_for_an_ordinary_user_with_an_environment_in_a_private_home(ordinary_user) -> None:
     done = ordinary_user(
-        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not root", "tests/engines/bubblewrap"
+        *("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not root", "-k", "not (cgroups and found)"),
+        "tests/engines/bubblewrap",
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

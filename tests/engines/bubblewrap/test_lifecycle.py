@@ -227,6 +227,17 @@ async def test_destroy_removes_processes_and_files_running_or_not_and_twice(plac
     assert place.left() == []
 
 
+@pytest.mark.root
+async def test_a_sandbox_that_hides_its_marker_is_destroyed_all_the_same(place: Place) -> None:
+    runtime = await place.start()
+    wipe = "import ctypes\nlibc = ctypes.CDLL(None)\nstart = int(open('/proc/self/stat').read().split()[47])\n"
+    await run(runtime, wipe + "ctypes.memset(start, 120, 200)")
+    os.kill(runtime.handle["monitor"]["pid"], signal.SIGKILL)
+    assert await place.engine.find(place.installation) == set()
+    await place.engine.destroy(runtime.lifetime, place.directory(runtime.lifetime))
+    assert not await place.engine.is_alive(runtime)
+
+
 async def test_destroy_works_on_the_worst_tree_and_follows_no_link(place: Place) -> None:
     outside = place.root / "outside"
     outside.mkdir(mode=0o777)

@@ -21,6 +21,10 @@ Step = Literal["image", "container", "agent", "kernel"]
 
 Progress = Callable[[Step], None]
 
+UID_RANGE = (200_000, 265_535)
+"""First and last uid that root gives to sandboxes, unless ``SandboxManager.uid_range`` says otherwise: above the
+uids of people and services, and below those that systemd hands out (524288 and more)."""
+
 
 @dataclass(frozen=True)
 class Interpreter:

@@ -6,19 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import SandboxError, error
-from .base import Engine, Probe
+from .base import UID_RANGE, Engine, Probe
 
 PREFERENCE = ("docker", "bubblewrap")
 """The stronger isolation first."""
 
 
-def available_engines(directory: Path) -> dict[str, Callable[[], Engine]]:
+def available_engines(directory: Path, uid_range: tuple[int, int] = UID_RANGE) -> dict[str, Callable[[], Engine]]:
     """What makes each engine, by name; nothing is imported or tried until one is made.
 
     Parameters
     ----------
     directory:
         Where the agent's zipapp is built, if it is not there.
+    uid_range:
+        First and last uid for sandboxes that root starts with an engine that has no users of its own.
     """
 
     def docker() -> Engine:
@@ -31,7 +33,7 @@ def available_engines(directory: Path) -> dict[str, Callable[[], Engine]]:
         from . import agent_zip
         from .bubblewrap import BubblewrapEngine
 
-        return BubblewrapEngine(agent_zip.build(directory))
+        return BubblewrapEngine(agent_zip.build(directory), uid_range=uid_range)
 
     return {"docker": docker, "bubblewrap": bubblewrap}
 

@@ -29,7 +29,7 @@ STOP_GRACE = 5.0
 """Seconds that sandboxes get to end when the manager is asked to end."""
 
 Ready = Callable[[dict[str, object]], None]
-Engines = Callable[[Path], Mapping[str, Factory]]
+Engines = Callable[[Path, tuple[int, int]], Mapping[str, Factory]]
 
 
 def owner() -> str:
@@ -48,7 +48,7 @@ class Manager:
     ready:
         Called once, when requests are answered.
     engines:
-        What makes the engines, given the data directory; tests of failures bring their own.
+        What makes the engines, given the data directory and the uids for sandboxes; tests of failures bring their own.
     reached:
         See :class:`~.services.Services`.
     """
@@ -97,7 +97,7 @@ class Manager:
         return Services(
             owner=owner(),
             records=records,
-            engines=EngineSet(self._engines(self._place.data), choose, records),
+            engines=EngineSet(self._engines(self._place.data, settings.uid_range), choose, records),
             events=Events(),
             directory=self._place.data / "sandboxes",
             sockets=paths.runtime_dir(),

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from jupyter_core.paths import jupyter_config_path
-from traitlets import Dict, Enum, Float, TraitError, Unicode, Union
+from traitlets import Dict, Enum, Float, Int, TraitError, Tuple, Unicode, Union, validate
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
+from ..engines.base import UID_RANGE
 from ..errors import SandboxError, error
 from ..options import EngineName, Network, SandboxOptions
 
@@ -42,6 +43,19 @@ class SandboxManager(Configurable):
     ).tag(config=True)
     limits = Dict(help="Limits of sandboxes: cpus, memory, pids, disk.").tag(config=True)
     container_timeouts = Dict(help="How long the steps of a start may take, in milliseconds.").tag(config=True)
+    uid_range = Tuple(
+        Int(min=1),
+        Int(min=1),
+        default_value=UID_RANGE,
+        help="First and last uid that a manager run by root gives to sandboxes; no process of the host may have one.",
+    ).tag(config=True)
+
+    @validate("uid_range")
+    def _ordered(self, proposal: Any) -> tuple[int, int]:
+        first, last = proposal["value"]
+        if first > last:
+            raise TraitError(f"uid_range={proposal['value']} ends before it begins.")
+        return first, last
 
     def options(self) -> SandboxOptions:
         """The layer of options that this configuration gives.

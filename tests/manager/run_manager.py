@@ -18,4 +18,4 @@ def reached(step: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-sys.exit(main(Place(), ReadyLine(int(sys.argv[1])), lambda _: {"bubblewrap": EngineOfPlainProcesses}, reached=reached))
+sys.exit(main(Place(), ReadyLine(int(sys.argv[1])), lambda *_: {"bubblewrap": EngineOfPlainProcesses}, reached=reached))

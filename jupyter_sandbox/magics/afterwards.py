@@ -91,8 +91,12 @@ class Afterwards:
         try:
             yield relay, on_request
         finally:
-            screen.flush()
             self._running.difference_update(begun)
+            if count := bridge.left_out():
+                screen.note(
+                    f"[sandbox {sandbox_id}: {count} messages of widgets were left out: not allowed, or too many]"
+                )
+            screen.flush()
 
     def local_parent(self, msg_id: str) -> dict[str, Any] | None:
         """The notebook's request for which the sandbox's request ``msg_id`` was made."""

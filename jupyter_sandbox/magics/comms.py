@@ -72,6 +72,11 @@ class CommBridge:
         """Whether a widget is one of this kernel's."""
         return model_id in self._comms
 
+    def left_out(self) -> int:
+        """How many messages of widgets were left out since this was asked last."""
+        count, self.refused = self.refused, 0
+        return count
+
     def close(self) -> None:
         """Close all widgets in the front end: their sandbox is gone."""
         with self._lock:

@@ -41,14 +41,14 @@ class SandboxMagics(Magics):
 
     def __init__(self, shell: InteractiveShell, **kwargs: Any) -> None:
         super().__init__(shell, **kwargs)
-        self._is_configured = True
+        self._configured_output = self.output
         self._afterwards = Afterwards(shell, self._rules)
         self._sessions = Sessions(self._afterwards.attach)
         self._commands = Commands(shell, self._sessions, self._afterwards.forget)
 
     @validate("output")
     def _only_from_configuration(self, proposal: Any) -> str:
-        if getattr(self, "_is_configured", False) and proposal["value"] != self.output:
+        if proposal["value"] != getattr(self, "_configured_output", proposal["value"]):
             raise TraitError("SandboxMagics.output can only be set in a configuration file of IPython.")
         return str(proposal["value"])
 

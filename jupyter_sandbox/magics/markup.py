@@ -110,6 +110,7 @@ def framed(text: str) -> str:
     return f'<iframe sandbox="allow-scripts" style="{FRAME_STYLE}" srcdoc="{source}"></iframe>'
 
 
+_AUTOLINK = re.compile(r"<(https?://[^\s<>\"'`]+)>")
 _ACTIVE_LINK = re.compile(r"\][(:][<>]*(?:javascript|vbscript|data:(?!image/))")
 
 
@@ -117,7 +118,7 @@ def safe_markdown(text: str) -> str | None:
     """``text`` as Markdown without active HTML in it; None if it has links that run something."""
     if "<" in text:
         # A lone '>' opens nothing, and Markdown needs it for quotes.
-        text = _MARKDOWN.clean(text).replace("&gt;", ">").replace("&amp;", "&")
+        text = _MARKDOWN.clean(_AUTOLINK.sub(r"\1", text)).replace("&gt;", ">").replace("&amp;", "&")
         text = re.sub(r"&lt;", "<", text) if not re.search(r"&lt;[\w!/?]", text) else text
     seen = html.unescape(html.unescape(text)).lower()
     if _ACTIVE_LINK.search(re.sub(r"[\s\\\x00-\x1f\u200b-\u200f\ufeff]", "", seen)):

@@ -16,7 +16,7 @@ from .safe import SafeOutput, clean_json, clean_text
 
 MIB = 1024 * 1024
 STREAM_PIECE = MIB
-"""Characters of one ``stream`` message."""
+"""Characters that are shown at once."""
 
 DISPLAY_LIMIT = 64 * MIB
 """Bytes of one display or result; a larger one becomes a line that says so."""
@@ -104,8 +104,6 @@ class Relay:
             piece = text[start : start + STREAM_PIECE]
             if self._spend(len(piece)):
                 self._output.stream(name, piece)
-            if len(piece) == STREAM_PIECE:
-                self._output.flush()
 
     def _display(self, message: Message) -> None:
         if (bundle := self._bundle(message)) is None:

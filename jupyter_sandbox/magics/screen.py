@@ -16,6 +16,9 @@ from IPython.core.interactiveshell import InteractiveShell
 # What a terminal may be told: colours, moves by lines and columns, erasing. Others answer, paste or rename.
 _TERMINAL_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*[mKABCDGJ])|[\x80-\x9f]")
 
+PIECE = 1024 * 1024
+"""Characters that ipykernel may gather into one ``stream`` message."""
+
 
 class Screen:
     """The output area of the cell that runs now.
@@ -30,22 +33,21 @@ class Screen:
         self._shell = shell
         self.is_kernel = getattr(shell, "kernel", None) is not None
         self._last = "stdout"
-        self._is_flushed = True
+        self._waiting = 0
 
     def stream(self, name: str, text: str) -> None:
         """Append ``text`` to stdout or stderr. What is written first appears first, also across the two."""
-        if name != self._last:
+        if name != self._last or self._waiting + len(text) > PIECE:
             _stream(self._last).flush()
-            self._last = name
-        self._is_flushed = False
+            self._last, self._waiting = name, 0
+        self._waiting += len(text)
         _stream(name).write(text if self.is_kernel else _for_terminal(text))
 
     def flush(self) -> None:
         """Hand on what was written; returns when the front end's side has taken it."""
-        if not self._is_flushed:
-            self._is_flushed = True
-            sys.stdout.flush()
-            sys.stderr.flush()
+        if self._waiting:
+            self._waiting = 0
+            _stream(self._last).flush()
 
     def result(self, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         """Show the value of an expression, numbered like any result of this notebook, and keep it as ``_``."""

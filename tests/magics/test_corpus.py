@@ -17,7 +17,9 @@ from .conftest import Cells, run_cells
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.timeout(180)]
 
-SANITIZED = "HTML of a sandbox is written anew by the sanitizer: no scripts, handlers and style sheets, links without opener"
+SANITIZED = (
+    "HTML of a sandbox is written anew by the sanitizer: no scripts, handlers and style sheets, links without opener"
+)
 FRAMED = "HTML with scripts or frames is shown in a frame with an origin of its own"
 NOT_SHOWN = "what runs code, or what nobody knows, is not shown; a line says so"
 IMAGE = "an SVG can hold scripts; as an image it cannot run them"
@@ -44,6 +46,7 @@ DIFFERENCES = {
     "unknown cell magic": RAISED,
     "automagic": PLACE,
     "magic with output": RAISED,
+    "widget of a foreign module": NOT_SHOWN,
 }
 """Cells whose stored outputs differ, and why."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,20 @@ def test_the_runner_stops_when_the_kernel_dies(tmp_path: Path, run_notebook: Run
     done = run_notebook(_notebook(tmp_path, "import os; os._exit(3)", "print('after')"))
     assert done.returncode == 1
     assert "Every cell ran" not in done.stdout
+
+
+def test_papermill_stops_at_a_cell_that_fails_in_the_sandbox(tmp_path: Path, engine_name: str) -> None:
+    source = _notebook(tmp_path, "%load_ext jupyter_sandbox", "%%sandbox paper\n1 / 0", "print('after')")
+    result = tmp_path / "result.ipynb"
+    papermill = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar"]
+    done = subprocess.run(
+        [*papermill, source, result], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stderr
+    cells = nbformat.reads(result.read_text(), as_version=4).cells
+    assert [out.ename for cell in cells for out in cell.get("outputs", ()) if out.output_type == "error"]
+    assert not cells[-1].outputs
 
 
 def _notebook(directory: Path, *sources: str) -> Path:

@@ -12,7 +12,7 @@ from ...errors import error
 from ...models import Usage
 from ...options import ResolvedLimits
 from .. import cgroups, freezing, handoff, processes
-from ..base import Ending, Engine, Probe, Progress, Runtime, StartSpec
+from ..base import UID_RANGE, Ending, Engine, Probe, Progress, Runtime, StartSpec
 from . import cpus, ending, files, found
 from .handle import Handle
 from .isolation import isolation
@@ -21,9 +21,6 @@ from .start import start
 
 _REPORT = 2.0
 """Seconds that bwrap may take to follow its agent."""
-
-UID_RANGE = (200_000, 265_535)
-"""First and last uid that a root manager runs sandboxes as, unless told otherwise."""
 
 
 class BubblewrapEngine(Engine):

@@ -42,7 +42,7 @@ class _Place:
 
 
 class Afterwards:
-    """The places of output of all requests, and one comm bridge for each kernel.
+    """The places of output of all requests, and one comm bridge for each context.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Afterwards:
     def attach(self, sandbox_id: str, channel: KernelChannel) -> None:
         """Listen to a new channel. Called on the client's loop."""
         bridge = self._bridge(sandbox_id, channel)
-        bridge.use(channel)
+        bridge.use(channel)  # Of a new kernel: closes the widgets of the former one.
         channel.listen(lambda message: self._late(bridge, message))
 
     def forget(self, sandbox_id: str) -> None:
@@ -110,7 +110,7 @@ class Afterwards:
         self._remember(msg_id, _Place(parent, relay))
 
     def _bridge(self, sandbox_id: str, channel: KernelChannel) -> CommBridge:
-        key = (sandbox_id, channel.kernel_id)
+        key = (sandbox_id, channel.context)
         with self._lock:
             if key not in self._bridges:
                 self._bridges[key] = CommBridge(sandbox_id, self._shell, self)
@@ -132,6 +132,8 @@ class Afterwards:
             return  # It is also in the queue of the cell, in its place between the displays.
         with self._lock:
             place = self._places.get(message.parent_id or "")
+        if message.msg_type == "status" and message.content.get("execution_state") == "restarting":
+            bridge.close()
         with _parent_set(self._shell, place.parent if place is not None else None) as is_set:
             if message.msg_type.startswith("comm_"):
                 bridge.take(message)

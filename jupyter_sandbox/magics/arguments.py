@@ -11,6 +11,7 @@ import difflib
 import keyword
 import shlex
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn
 
 from ..errors import error
@@ -79,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
             if name in ("--keep-alive", "--quiet"):
                 self.add_argument(name, action="store_true", default=None)
             elif name in ("-i", "-o"):
-                self.add_argument(name, action="append", metavar="NAME", default=[])
+                self.add_argument(name, action="append", metavar="NAME")
             else:
                 self.add_argument(name)
 
@@ -98,6 +99,12 @@ class _Parser(argparse.ArgumentParser):
         return found
 
 
+@cache
+def _parser(prog: str, names: tuple[str, ...]) -> _Parser:
+    """The parser of one magic; making it takes longer than reading a line with it."""
+    return _Parser(prog, names)
+
+
 def words(line: str, prog: str) -> list[str]:
     """The words of ``line``, quoted as in a shell."""
     try:
@@ -108,7 +115,7 @@ def words(line: str, prog: str) -> list[str]:
 
 def parse_cell(line: str) -> CellArguments:
     """Read the line of a ``%%sandbox`` cell; every value is checked here, before anything starts."""
-    found = _Parser("%%sandbox", tuple(OPTIONS)).read(line)
+    found = _parser("%%sandbox", tuple(OPTIONS)).read(line)
     if found.sandbox_id is not None:
         normalize(found.sandbox_id)
     if found.language not in (None, "python"):
@@ -126,7 +133,7 @@ def parse_cell(line: str) -> CellArguments:
 
 def parse_create(line: str) -> tuple[str, bool, dict[str, Any]]:
     """Read ``%sandbox create``: the ID, whether to be quiet, and the sandbox's options."""
-    found = _Parser("%sandbox create", SANDBOX_OPTIONS).read(line)
+    found = _parser("%sandbox create", SANDBOX_OPTIONS).read(line)
     return one_id(found.sandbox_id, "create"), bool(found.quiet), _sandbox_options(found)
 
 
@@ -175,8 +182,8 @@ def _context(name: str | None) -> str:
     return name or "default"
 
 
-def _names(option: str, given: list[str]) -> tuple[str, ...]:
-    for name in given:
+def _names(option: str, given: list[str] | None) -> tuple[str, ...]:
+    for name in given or ():
         if not name.isidentifier() or keyword.iskeyword(name):
             raise error("INVALID_MAGIC", f"{option} {name[:80]!r} is not the name of a variable.")
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(given or ()))

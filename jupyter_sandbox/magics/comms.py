@@ -39,7 +39,7 @@ class Places(Protocol):
 
 
 class CommBridge:
-    """The comms of one kernel in a sandbox. Used by the cell's thread, the client's loop and comm handlers.
+    """The comms of one context in a sandbox. Used by the cell's thread, the client's loop and comm handlers.
 
     Parameters
     ----------
@@ -61,7 +61,9 @@ class CommBridge:
         self.refused = 0
 
     def use(self, channel: KernelChannel) -> None:
-        """Speak to the kernel over this channel from now on."""
+        """Speak over this channel from now on; the widgets of another kernel than before are closed."""
+        if self._channel is not None and self._channel.kernel_id != channel.kernel_id:
+            self.close()
         self._channel = channel
 
     def refill(self) -> None:
@@ -78,7 +80,7 @@ class CommBridge:
         return count
 
     def close(self) -> None:
-        """Close all widgets in the front end: their sandbox is gone."""
+        """Close all widgets in the front end: their kernel is gone."""
         with self._lock:
             for comm_id in list(self._comms):
                 self._forget(comm_id).close()

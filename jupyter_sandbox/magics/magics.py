@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Enum, Int, TraitError, validate
 
-from ..errors import error
+from ..errors import SandboxError, error
 from . import variables
 from .afterwards import Afterwards
 from .arguments import CellArguments, parse_cell, parse_command
@@ -19,7 +19,7 @@ from .progress import Progress
 from .relay import MIB
 from .safe import FullOutput, SafeOutput
 from .screen import Screen
-from .sessions import Sessions
+from .sessions import Opened, Sessions
 
 
 @magics_class
@@ -77,6 +77,17 @@ class SandboxMagics(Magics):
         if not code.strip():
             raise error("INVALID_MAGIC", "The cell has no code below its %%sandbox line.", remedy="")
         packed = variables.pack(arguments.inputs, self.shell.user_ns)
+        try:
+            opened = self._run_on_channel(sandbox_id, arguments, code, packed)
+        except SandboxError as problem:
+            if problem.details.get("sent") is not False:
+                raise
+            # The channel broke since the last cell, and nothing of this one was sent.
+            opened = self._run_on_channel(sandbox_id, arguments, code, packed)
+        if arguments.outputs:
+            self.shell.user_ns.update(variables.pull(opened.handle, opened.channel, arguments.outputs))
+
+    def _run_on_channel(self, sandbox_id: str, arguments: CellArguments, code: str, packed: bytes | None) -> Opened:
         screen = Screen(self.shell)
         with Progress(screen, sandbox_id, quiet=arguments.quiet) as progress:
             opened = self._sessions.open(sandbox_id, arguments.context, arguments.options, progress.step)
@@ -86,8 +97,7 @@ class SandboxMagics(Magics):
             variables.push(opened.handle, opened.channel, packed)
         with self._afterwards.cell(opened.handle.id, opened.channel, self.output_limit, screen) as (relay, on_request):
             Cell(opened.handle.id, opened.channel, relay, self.shell, arguments.timeout).run(code, on_request)
-        if arguments.outputs:
-            self.shell.user_ns.update(variables.pull(opened.handle, opened.channel, arguments.outputs))
+        return opened
 
     def _rules(self, has_widget: Any) -> SafeOutput:
         return (FullOutput if self.output == "full" else SafeOutput)(has_widget)

@@ -46,12 +46,13 @@ class WidgetRules:
     def of(cls, data: Any, has_widget: Callable[[str], bool]) -> WidgetRules | None:
         """The rules for the widget that a ``comm_open`` with ``data`` describes; None if it may not exist here."""
         state = data.get("state") if isinstance(data, Mapping) else None
-        if not isinstance(state, Mapping) or state.get("_model_module") not in MODULES:
+        if not isinstance(state, Mapping):
             return None
-        if state.get("_view_module") not in MODULES | {None, ""}:
-            return None
+        modules = [state.get("_model_module"), state.get("_view_module") or "@jupyter-widgets/base"]
         names = [state.get("_model_name"), state.get("_view_name") or "None"]
         versions = [state.get("_model_module_version"), state.get("_view_module_version") or "2.0.0"]
+        if not all(isinstance(module, str) and module in MODULES for module in modules):
+            return None
         if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
             return None
         if not all(isinstance(version, str) and _VERSIONS.fullmatch(version) for version in versions):

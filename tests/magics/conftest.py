@@ -125,6 +125,7 @@ def cells(bubblewrap_environment: Any) -> RunCells:
 def kernel(bubblewrap_environment: Any) -> Iterator[Kernel]:
     """A notebook's kernel with the extension loaded."""
     manager = KernelManager(kernel_name="python3")
+    manager.context.rcvhwm = 0  # A test that reads slowly must not lose what the kernel published.
     manager.start_kernel()
     client = manager.blocking_client()
     try:

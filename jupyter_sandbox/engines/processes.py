@@ -38,11 +38,16 @@ class Stat:
     started: int
     memory: int
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more; a process whose first thread has ended may go on with the others."""
+        return self.state in "ZX" and self.threads <= 1
 
-def stat(pid: int) -> Stat | None:
-    """Read ``/proc/PID/stat``; None if there is no such process."""
+
+def stat(pid: int, thread: int | None = None) -> Stat | None:
+    """Read ``/proc/PID/stat``, or that of one of its threads; None if there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat").read_text()
     except OSError:
         return None
     # The name in parentheses may hold anything, parentheses too.
@@ -84,7 +89,7 @@ class ProcessId:
     def alive(self) -> bool:
         """Whether it exists and is more than a zombie."""
         found = stat(self.pid) if self.boot == boot_id() else None
-        return found is not None and found.started == self.started and found.state not in "ZX"
+        return found is not None and found.started == self.started and not found.ended
 
     @contextlib.contextmanager
     def pidfd(self) -> Iterator[int | None]:
@@ -145,6 +150,42 @@ def tree(root: int) -> list[Stat]:
     for one in ordered:
         ordered.extend(children.get(one.pid, ()))
     return ordered
+
+
+def threads(pid: int) -> list[int]:
+    """The ids of a process's threads; empty if it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - names, not paths
+    except OSError:
+        return []
+
+
+def census(root: int) -> tuple[list[Stat], bool]:
+    """As :func:`tree`, and whether nobody below ``root`` began or ended meanwhile.
+
+    What forks and ends all the time has always ended when it is looked at, so that a list of those that are there
+    misses it. The kernel's own lists of children never do: they name somebody who is gone a moment later.
+    """
+    if not _LISTS_CHILDREN:
+        found = tree(root)
+        return found, found == tree(root)
+    first = stat(root)
+    ordered, complete = [first] if first is not None else [], True
+    for one in ordered:
+        for pid in _children(one.pid):
+            child = stat(pid)
+            complete = complete and child is not None
+            ordered.extend([child] if child is not None else [])
+    return ordered, complete
+
+
+_LISTS_CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists()
+
+
+def _children(pid: int) -> Iterator[int]:
+    for thread in threads(pid):
+        with contextlib.suppress(OSError):  # it has just ended: its children are somebody else's now
+            yield from map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
 
 
 @dataclass(frozen=True)

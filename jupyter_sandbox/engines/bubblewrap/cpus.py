@@ -20,13 +20,6 @@ def share(cpus: float, lifetime: str = "") -> set[int]:
 def pin(root: int, chosen: set[int]) -> None:
     """Move every thread of ``root`` and of its descendants to the CPUs ``chosen``."""
     for one in processes.tree(root):
-        for thread in _threads(one.pid):
+        for thread in processes.threads(one.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(thread, chosen)
-
-
-def _threads(pid: int) -> list[int]:
-    try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - names, not paths
-    except OSError:
-        return []

@@ -32,6 +32,9 @@ _STYLES = frozenset(
 """Properties that change how a thing looks in its place; none that moves it over the page or loads something."""
 
 _SCHEMES = {"http", "https", "mailto", "data"}
+_ADDRESSES = frozenset({"href", "src", "poster", "cite"})
+_OPENED = re.compile(r"\s*(?:https?://|mailto:)", re.IGNORECASE)
+_LOADED = re.compile(r"\s*(?:https?://|data:(?:image|audio|video)/)", re.IGNORECASE)
 _NEEDS_FRAME = re.compile(r"<\s*(?:script|iframe)\b", re.IGNORECASE)
 # Classes of the front end itself carry behaviour and layout.
 _CLASS_OF_FRONT_END = re.compile(r"(?:jp|lm|p|cm|CodeMirror|widget|jupyter)-", re.IGNORECASE)
@@ -59,9 +62,10 @@ def _filter(tag: str, attribute: str, value: str) -> str | None:
     """Keep an attribute's value, change it, or drop the attribute."""
     if attribute == "class":
         return " ".join(name for name in value.split() if not _CLASS_OF_FRONT_END.match(name)) or None
-    if value.lstrip().lower().startswith("data:"):
-        allowed = tag in _MEDIA | {"img"} and re.match(r"\s*data:(?:image|audio|video)/", value, re.IGNORECASE)
-        return value if allowed else None
+    if attribute in _ADDRESSES:
+        # Relative ones would reach the Jupyter server with the user's cookie; data may be looked at, not opened.
+        pattern = _LOADED if tag in _MEDIA | {"img"} else _OPENED
+        return value if pattern.match(value) else None
     return value
 
 
@@ -76,7 +80,6 @@ _HTML = nh3.Cleaner(
     attributes=_attributes(),
     attribute_filter=_filter,
     url_schemes=_SCHEMES,
-    url_relative="deny",
     filter_style_properties=set(_STYLES),
 )
 _MARKDOWN = nh3.Cleaner(
@@ -84,7 +87,6 @@ _MARKDOWN = nh3.Cleaner(
     attributes=_attributes(),
     attribute_filter=_filter_for_markdown,
     url_schemes=_SCHEMES,
-    url_relative="deny",
     filter_style_properties=set(_STYLES),
 )
 

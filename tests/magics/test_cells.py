@@ -135,7 +135,7 @@ def test_a_sandbox_that_was_stopped_from_outside_is_told_of_once(bubblewrap_envi
     kernel.run("pass")
     texts = []
     for _ in range(2):
-        reply, messages = kernel.run("%%sandbox a\nprint('on')")
+        reply, messages = kernel.run("%%sandbox a --quiet\nprint('on')")
         assert reply["status"] == "ok", reply
         texts.append([m["content"]["text"] for m in messages if m["msg_type"] == "stream"])
     assert len(texts[0]) == 2

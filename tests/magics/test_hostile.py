@@ -13,7 +13,7 @@ pytestmark = pytest.mark.bubblewrap
 
 MIB = 1024 * 1024
 
-FORGE = """%%sandbox a
+FORGE = """%%sandbox a --quiet
 import ipykernel.kernelapp
 kernel = get_ipython().kernel
 def send(msg_type, content, parent=None, metadata=None, channel=None):
@@ -26,7 +26,7 @@ def test_a_hundred_megabytes_of_output_arrive_in_order_or_are_cut(kernel: Kernel
     code = (
         "import sys\nfor i in range(100): sys.stdout.write(chr(97 + i % 26) * 999_999 + '\\n')\nprint('x' * 50_000_000)"
     )
-    reply, messages = kernel.run(f"%%sandbox a\n{code}")
+    reply, messages = kernel.run(f"%%sandbox a --quiet\n{code}")
     assert reply["status"] == "ok"
     pieces = [m["content"]["text"] for m in messages if m["msg_type"] == "stream"]
     text = "".join(pieces)
@@ -78,7 +78,7 @@ def reply_parent(messages: list[dict[str, Any]]) -> str:
 def test_an_update_cannot_change_a_display_of_the_notebook(kernel: Kernel) -> None:
     kernel.run("display('mine', display_id='mine')")
     _, messages = kernel.run(
-        "%%sandbox a\nfrom IPython.display import update_display\nupdate_display('evil', display_id='mine')"
+        "%%sandbox a --quiet\nfrom IPython.display import update_display\nupdate_display('evil', display_id='mine')"
     )
     updates = [m for m in messages if m["msg_type"] == "update_display_data"]
     assert [m["content"]["transient"] for m in updates] == [{"display_id": "sandbox/a/mine"}]

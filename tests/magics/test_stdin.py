@@ -11,7 +11,7 @@ pytestmark = pytest.mark.bubblewrap
 
 def test_questions_carry_the_name_of_the_sandbox_and_answers_arrive(kernel: Kernel) -> None:
     code = "from getpass import getpass\nprint('hello', input('name? '))\nprint(len(getpass('secret? ')))"
-    cell = kernel.start(f"%%sandbox box\n{code}", allow_stdin=True)
+    cell = kernel.start(f"%%sandbox box --quiet\n{code}", allow_stdin=True)
     assert kernel.question() == {"prompt": "[sandbox box] name? ", "password": False}
     kernel.client.input("Ada")
     assert kernel.question() == {"prompt": "[sandbox box] secret? ", "password": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Sequence
 
 from ..errors import error
 
@@ -45,6 +45,7 @@ class Child:
         self.gone: asyncio.Future[None] = loop.create_future()
         self.started.add_done_callback(lambda done: done.cancelled() or done.exception())  # not awaited by all
         loop.add_reader(control, self._read)
+        self._read()  # one that was forked in advance has reported already
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send a signal to the process alone, or to its whole process group; nothing if it has ended."""
@@ -54,13 +55,13 @@ class Child:
         """End it and everything below it; await ``gone`` for the end of it."""
         self._tell(kill=True)
 
-    def drain(self) -> None:
-        """From now on nobody else reads its output: let the supervisor do so, lest a full pipe stops it."""
-        self._tell(drain=True)
+    def drain(self, sinks: Sequence[int]) -> None:
+        """From now on the supervisor reads what comes out of these pipes, lest a full pipe stops who writes."""
+        self._tell(sinks, drain=True)
 
-    def _tell(self, **order: Any) -> None:
+    def _tell(self, fds: Sequence[int] = (), **order: Any) -> None:
         try:
-            self._control.send(json.dumps(order).encode())
+            socket.send_fds(self._control, [json.dumps(order).encode()], fds)
         except OSError:
             return  # all are gone, and the loop is about to hear of it
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Dict, List, Mapping, NamedTuple
+from typing import List, Mapping, NamedTuple
 
 from ..errors import error
 from .environment import Environment
@@ -64,10 +64,8 @@ class Launcher(NamedTuple):
             "cwd": cwd,
             "env": {**env, **self.env},
             "rlimits": dict(self.rlimits),
-            "drain": True,
-            "scratch": connection.directory,
         }
-        return Launch(self, connection, _spawn(spawner, order), cwd, env)
+        return Launch(self, connection, _spawn(spawner, order, connection.directory), cwd, env)
 
 
 class Launch(NamedTuple):
@@ -91,11 +89,12 @@ def python_launcher(environment: Environment) -> Launcher:
     )
 
 
-def _spawn(spawner: Spawner, order: Dict[str, object]) -> socket.socket:
+def _spawn(spawner: Spawner, order: Mapping[str, object], scratch: str) -> socket.socket:
     nothing = os.open(os.devnull, os.O_RDONLY)
     reading, writing = os.pipe()
     try:
-        return spawner.spawn(order, (nothing, writing, writing), (reading,))
+        told = {"drain": True, "scratch": scratch}
+        return spawner.spawn(order, (nothing, writing, writing), told, (reading,))
     finally:
         for fd in (nothing, reading, writing):
             os.close(fd)

@@ -1,24 +1,45 @@
 """The spawner: a small process, forked from the agent before it has threads, that forks everything else.
 
-A fork of it costs a fraction of a millisecond, because it is small, and is safe, because it has one thread. For
-each order it forks a supervisor (``supervisor.py``), which talks to the agent over a socket of its own; the
-spawner itself only receives descriptors and forks. An order travels as a sealed-in-memory file, so that the agent
-never blocks, however long a command line is.
+A fork of it is cheap, because it is small, and safe, because it has one thread. All it does is to fork a supervisor
+(``supervisor.py``) with a recruit below it (``recruit.py``) around two sockets, whose other ends the agent keeps.
+Orders go over those sockets, past the spawner: so one such pair can be forked in advance, and an order that is given
+while the forks are under way waits in its socket. An order travels as a file in memory, so that the agent never
+blocks, however long a command line is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import signal
 import socket
-from typing import Any, Dict, List, NoReturn, Optional, Sequence
+from typing import Any, List, Mapping, NamedTuple, NoReturn, Optional, Sequence
 
-from ..errors import error
+from ..errors import SandboxError, error
 from . import supervisor
 
-_MAX_FDS = 8
+_FDS = 2
+
+
+class Team(NamedTuple):
+    """The agent's ends of the sockets to a supervisor and to the recruit below it."""
+
+    control: socket.socket
+    orders: socket.socket
+
+    def give(self, paper: int, stdio: Sequence[int], told: Mapping[str, Any], sinks: Sequence[int]) -> bool:
+        """Have it do the order written on ``paper``; False if it is not there any more, and nothing was done."""
+        try:
+            if told:
+                socket.send_fds(self.control, [json.dumps(told).encode()], sinks, socket.MSG_DONTWAIT)
+            socket.send_fds(self.orders, [b"!"], [paper, *stdio], socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        finally:
+            self.orders.close()
+        return True
 
 
 class Spawner:
@@ -26,38 +47,62 @@ class Spawner:
 
     def __init__(self) -> None:
         self._socket: Optional[socket.socket] = None
+        self._spare: Optional[Team] = None
         self._start()
 
-    def spawn(self, order: Dict[str, Any], stdio: Sequence[int], sinks: Sequence[int] = ()) -> socket.socket:
+    def spawn(
+        self, order: Mapping[str, Any], stdio: Sequence[int], told: Mapping[str, Any] = {}, sinks: Sequence[int] = ()
+    ) -> socket.socket:
         """Start a process and return the (non-blocking) socket of its supervisor.
 
         Parameters
         ----------
         order:
-            ``{"argv": [alternative, …], "cwd", "env", "rlimits", "drain", "scratch"}``; the first alternative that
-            exists runs. ``scratch`` is a directory that is removed at the end.
+            ``{"argv": [alternative, …], "cwd", "env", "rlimits"}``; the first alternative that exists runs.
         stdio:
             Descriptors of its standard input, output and error. The caller closes its copies.
-        sinks:
-            Reading ends of pipes that the supervisor empties when told to (or at once with ``drain``).
+        told, sinks:
+            An order to the supervisor, with descriptors for it, that it knows before the process starts.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         paper = memory_file(json.dumps(order).encode())
         try:
-            self._send([theirs.fileno(), paper, *stdio, *sinks])
-        except OSError as problem:
-            ours.close()
-            raise error("START_FAILED", f"The sandbox cannot start a process: {problem}.") from problem
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                if spare.give(paper, stdio, told, sinks):
+                    return spare.control
+                spare.control.close()  # user code has the same uid and may have killed it
+            team = self._new_team()
+            team.give(paper, stdio, told, sinks)  # if it fails, ``control`` says why
+            return team.control
         finally:
             os.close(paper)
-            theirs.close()
-        ours.setblocking(False)
-        return ours
+
+    def prepare(self) -> None:
+        """Fork in advance what the next process needs; for a moment at which nobody waits for anything."""
+        if self._spare is None:
+            with contextlib.suppress(SandboxError):  # the next process is told so, if it is still true then
+                self._spare = self._new_team()
 
     def close(self) -> None:
-        """Let the spawner end; what it started goes on."""
+        """Let the spawner and its spare team end; what was started goes on until the agent has ended."""
         if self._socket is not None:
             self._socket.close()
+        if self._spare is not None:
+            self._spare.control.close()
+            self._spare.orders.close()
+
+    def _new_team(self) -> Team:
+        control, supervisors = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        orders, recruits = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with supervisors, recruits:
+            try:
+                self._send([supervisors.fileno(), recruits.fileno()])
+            except OSError as problem:
+                control.close()
+                orders.close()
+                raise error("START_FAILED", f"The sandbox cannot start a process: {problem}.") from problem
+        control.setblocking(False)
+        return Team(control, orders)
 
     def _send(self, fds: List[int]) -> None:
         assert self._socket is not None
@@ -101,23 +146,20 @@ def _serve(orders: socket.socket) -> NoReturn:
     gc.disable()
     gc.freeze()  # a collection would write to pages that a fork shares
     while True:
-        data, fds, _flags, _address = socket.recv_fds(orders, 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _flags, _address = socket.recv_fds(orders, 1, _FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)
-        _fork_supervisor(orders, fds)
+        with socket.socket(fileno=fds[0]) as control, socket.socket(fileno=fds[1]) as recruits:
+            _fork_supervisor(orders, control, recruits)
 
 
-def _fork_supervisor(orders: socket.socket, fds: List[int]) -> None:
-    control = socket.socket(fileno=fds[0])
+def _fork_supervisor(orders: socket.socket, control: socket.socket, recruits: socket.socket) -> None:
     try:
         if os.fork() == 0:
             try:
                 orders.close()
-                supervisor.run(control, fds[1], fds[2:5], fds[5:])
+                supervisor.run(control, recruits)
             finally:
                 os._exit(1)
     except OSError as problem:
         supervisor.report(control, failed=str(problem))
-    control.close()
-    for fd in fds[1:]:
-        os.close(fd)

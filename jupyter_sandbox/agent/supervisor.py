@@ -1,12 +1,14 @@
 """The supervisor: one small process above each command or kernel, from which no descendant escapes.
 
 It is a "child subreaper": whatever its command leaves behind, however often it forked and with whatever session
-and environment, becomes a child of the supervisor and so stays findable below it. It starts the process, reports
-how it ended, passes on signals, and on demand ends all that is below it. It ends when nothing is left below it.
+and environment, becomes a child of the supervisor and so stays findable below it. It forks the recruit that becomes
+the command (``recruit.py``), reports how that ended, passes on signals, and on demand ends all that is below it. It
+ends when nothing is left below it.
 
 Reports to the agent: ``{"pid"}``, ``{"exit", "tail"}`` or ``{"failed"}``; the end of the socket says that all are
-gone. Orders from the agent: ``{"signal", "group"}``, ``{"drain": true}``, ``{"kill": true}``; the end of the
-socket says that the agent is gone, which ends everything.
+gone. Orders from the agent: ``{"signal", "group"}``, ``{"drain": true}`` with the pipes to be emptied,
+``{"scratch": directory}`` to be removed at the end, ``{"kill": true}``; the end of the socket says that the agent is
+gone, which ends everything.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import select
 import signal
 import socket
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
+
+from . import recruit
 
 _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None).prctl
 _TAIL = 4000
+_MAX_SINKS = 2
 _SLOWEST_PASS_MS = 1000
 
 
@@ -38,29 +42,29 @@ def report(control: socket.socket, **facts: Any) -> None:
         control.send(json.dumps(facts).encode())
 
 
-def run(control: socket.socket, paper: int, stdio: Sequence[int], sinks: Sequence[int]) -> NoReturn:
-    """Carry out the order written on ``paper``, then end this process when nothing is left below it."""
+def run(control: socket.socket, orders: socket.socket) -> NoReturn:
+    """Fork the recruit that takes its order from ``orders``; end this process when nothing is left below it."""
     become_subreaper()
-    with open(paper, "rb") as file:
-        order = json.load(file)
     wake = _wake_on_child()
+    supervisor = os.getpid()
     try:
-        main = _start(order, stdio)
+        main = os.fork()
     except OSError as problem:
         report(control, failed=str(problem))
         os._exit(1)
+    if main == 0:
+        try:
+            control.close()
+            recruit.serve(orders, supervisor)
+        finally:
+            os._exit(127)
+    orders.close()
     report(control, pid=main)
-    for fd in set(stdio):
-        os.close(fd)
-    _Supervisor(control, main, wake, list(sinks), bool(order.get("drain"))).loop()
-    _remove(order.get("scratch"))
+    _Supervisor(control, main, wake).loop()
     os._exit(0)
 
 
-def _remove(directory: Optional[str]) -> None:
-    """Done here, so that it is done even if the agent was killed."""
-    if directory is None:
-        return
+def _remove(directory: str) -> None:
     with contextlib.suppress(OSError):  # user code may have put a directory of its own there
         for name in os.listdir(directory):
             os.unlink(os.path.join(directory, name))
@@ -80,27 +84,30 @@ def _wake_on_child() -> int:
 class _Supervisor:
     """The loop that watches the agent's socket, the children and the sinks."""
 
-    def __init__(self, control: socket.socket, main: int, wake: int, sinks: List[int], drain: bool) -> None:
+    def __init__(self, control: socket.socket, main: int, wake: int) -> None:
         self._control = control
         self._main: Optional[int] = main
         self._wake = wake
-        self._sinks = sinks
-        self._draining: List[int] = []
+        self._sinks: List[int] = []
         self._tail = b""
+        self._scratch: Optional[str] = None
         self._killing = False
         self._pause_ms = 1
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(wake, select.POLLIN)
-        if drain:
-            self._watch_sinks()
 
     def loop(self) -> None:
-        while self._reap():
-            if self._killing:
-                _kill_all_below(os.getpid())
+        """What the agent says is heard before what ended is reaped: it may have been said first."""
+        below = True
+        while below:
             for fd, _event in self._poll.poll(self._timeout()):
                 self._handle(fd)
+            below = self._reap()
+            if below and self._killing:
+                _kill_all_below(os.getpid())
+        if self._scratch is not None:
+            _remove(self._scratch)  # done here, so that it is done even if the agent was killed
 
     def _timeout(self) -> Optional[int]:
         if not self._killing:
@@ -130,31 +137,32 @@ class _Supervisor:
 
     def _main_ended(self, status: int) -> None:
         self._main = None
-        for fd in list(self._draining):
+        for fd in list(self._sinks):
             self._drain(fd)
         tail = self._tail.decode("utf-8", "replace")
         report(self._control, exit=os.waitstatus_to_exitcode(status), tail=tail)
 
     def _obey(self) -> None:
-        try:
-            data = self._control.recv(4096)
-        except OSError:
-            data = b""
-        order = json.loads(data) if data else {"kill": True}
+        data = b""
+        fds: List[int] = []
+        with contextlib.suppress(OSError):
+            data, fds, _flags, _address = socket.recv_fds(self._control, 4096, _MAX_SINKS, socket.MSG_CMSG_CLOEXEC)
+        order: Dict[str, Any] = json.loads(data) if data else {"kill": True}
         if not data:
             self._poll.unregister(self._control)
         if order.get("drain"):
-            self._watch_sinks()
+            self._watch(fds)
         if order.get("signal") and self._main is not None:
             send = os.killpg if order.get("group") else os.kill
             _quietly(send, self._main, int(order["signal"]))
+        self._scratch = order.get("scratch", self._scratch)
         self._killing = self._killing or bool(order.get("kill"))
 
-    def _watch_sinks(self) -> None:
-        for fd in self._sinks:
+    def _watch(self, sinks: List[int]) -> None:
+        for fd in sinks:
             os.set_blocking(fd, False)
             self._poll.register(fd, select.POLLIN)
-        self._draining = list(self._sinks)
+        self._sinks += sinks
 
     def _drain(self, fd: int) -> None:
         """Read and forget, but for the last lines: a process must not die of a pipe that nobody reads."""
@@ -162,7 +170,8 @@ class _Supervisor:
         self._tail = (self._tail + (data or b""))[-_TAIL:]
         if data == b"":
             self._poll.unregister(fd)
-            self._draining = [other for other in self._draining if other != fd]
+            self._sinks.remove(fd)
+            os.close(fd)
 
 
 def _read(fd: int) -> Optional[bytes]:
@@ -171,55 +180,6 @@ def _read(fd: int) -> Optional[bytes]:
         return os.read(fd, 65536)
     except BlockingIOError:
         return None
-
-
-def _start(order: Dict[str, Any], stdio: Sequence[int]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _become(order, stdio)
-        except BaseException as problem:  # whatever it is, a forked child must not run on in its parent's code
-            os.write(2, f"sandbox: cannot start {order['argv'][-1][0]}: {problem}\n".encode("utf-8", "replace"))
-        finally:
-            os._exit(127)
-    return pid
-
-
-def _become(order: Dict[str, Any], stdio: Sequence[int]) -> None:
-    """Turn the forked child into the process that was asked for."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    os.setsid()
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-    _yield_to_the_agent()
-    for name, limit in order["rlimits"].items():
-        _lower(getattr(resource, name), limit)
-    os.chdir(order["cwd"])
-    for argv in order["argv"]:
-        try:
-            os.execvpe(argv[0], argv, order["env"])  # noqa: S606 - the argument is what was asked for
-        except FileNotFoundError as problem:
-            missing = problem
-    raise missing
-
-
-def _yield_to_the_agent() -> None:
-    """The agent has to answer when user code takes all memory or all CPU: this process is the first to suffer."""
-    # Without /proc, or with an odd one, the kernel chooses by size, which also spares the agent.
-    with contextlib.suppress(OSError, ValueError):
-        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR)
-        score = min(1000, int(os.read(fd, 20)) + 500)
-        os.pwrite(fd, b"%d" % score, 0)
-        os.close(fd)
-    _quietly(os.nice, 5)
-
-
-def _lower(which: int, limit: int) -> None:
-    hard = resource.getrlimit(which)[1]
-    value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    resource.setrlimit(which, (value, value))
 
 
 class _Process(NamedTuple):

@@ -1,8 +1,8 @@
 """The way from one event loop to the manager: found or started, greeted, then asked.
 
-All handles used on a loop share one :class:`Connection`; the last one that lets go closes it. Requests without effects
-reuse sockets. A request that may have had an effect goes over a socket of its own: if that cannot connect, nothing
-was done, and it is safe to start a manager and ask again; if it breaks later, it is never silently repeated.
+All handles used on a loop share one :class:`Connection`; the last one that lets go closes it. A request that may have
+had an effect goes over a socket that was just seen to be alive, or over a new one: if that cannot connect, nothing was
+done, and it is safe to start a manager and ask again; if it breaks later, it is never silently repeated.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ class Connection:
         for _ in range(_ATTEMPTS):
             looking, acting = await self._sessions()
             session = looking if repeatable else acting
+            if not repeatable:
+                await _look_at_sockets()
             kwargs.setdefault("timeout", _LOOK if method == "GET" else _WORK)
             try:
                 return await session.request(method, _HOST + path, allow_redirects=False, **kwargs)
@@ -217,14 +219,24 @@ class Connection:
             return
         await self.close()
         self._socket = path
-        self._looking = _session(path, reuse=True)
-        self._acting = _session(path, reuse=False)
+        self._looking = _session(path)
+        self._acting = _session(path)
+        self._acting._retry_connection = False  # aiohttp would repeat PUT and DELETE by itself
 
 
-def _session(path: Path, *, reuse: bool) -> aiohttp.ClientSession:
-    connector = aiohttp.UnixConnector(path=os.fspath(path), limit=0, force_close=not reuse)
+async def _look_at_sockets() -> None:
+    """Have the loop take notice of idle sockets that have ended, so that none of them is used.
+
+    It reads what is ready at the end of a turn, behind whatever was waiting for that turn: hence two. A manager
+    keeps idle sockets open for much longer than aiohttp keeps them for a next use.
+    """
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def _session(path: Path) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=aiohttp.UnixConnector(path=os.fspath(path), limit=0),
         headers={"X-Sandbox-Client": f"{__version__} {API_VERSION}"},
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

@@ -39,6 +39,9 @@ SAFE_HEADERS: Mapping[str, str] = {
 """On every answer that comes from a sandbox: a browser must not run it, guess its type or keep it."""
 
 NDJSON = "application/x-ndjson"
+_AT_ONCE = 64 * 1024
+"""Bytes of a request's body up to which it is read before it is sent on."""
+
 _NOBODY_LISTENS = (ConnectionRefusedError, FileNotFoundError)
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
@@ -104,7 +107,9 @@ async def _attempt(request: web.Request, actor: Actor, route: Route, url: URL, *
 
 async def _send(request: web.Request, link: AgentLink, url: URL) -> aiohttp.ClientResponse:
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
-    body = request.content if request.body_exists else None
+    body: bytes | aiohttp.StreamReader | None = request.content if request.body_exists else None
+    if body is not None and (request.content_length or _AT_ONCE + 1) <= _AT_ONCE:
+        body = await request.read()  # with the headers in one write
     return await link.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from .pace import Pace
+
 # What a terminal may be told: colours, moves by lines and columns, erasing. Others answer, paste or rename.
 _TERMINAL_ESCAPES = re.compile(r"\x1b(?!\[[0-9;]*[mKABCDGJ])|[\x80-\x9f]")
 
@@ -34,10 +36,12 @@ class Screen:
         self.is_kernel = getattr(shell, "kernel", None) is not None
         self._last = "stdout"
         self._waiting = 0
+        self._pace = Pace()
 
     def stream(self, name: str, text: str) -> None:
         """Append ``text`` to stdout or stderr. What is written first appears first, also across the two."""
         if name != self._last or self._waiting + len(text) > PIECE:
+            self._pace.step()
             _stream(self._last).flush()
             self._last, self._waiting = name, 0
         self._waiting += len(text)
@@ -51,12 +55,14 @@ class Screen:
 
     def result(self, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         """Show the value of an expression, numbered like any result of this notebook, and keep it as ``_``."""
+        self._pace.step()
         sys.displayhook(RemoteResult(data, metadata))
 
     def display(
         self, data: Mapping[str, Any], metadata: Mapping[str, Any], display_id: str | None, *, update: bool = False
     ) -> None:
         """Show a display, or replace the one shown under ``display_id``."""
+        self._pace.step()
         transient = {} if display_id is None else {"display_id": display_id}
         self._shell.display_pub.publish(
             data=dict(data), metadata=dict(metadata), transient=transient, update=update and display_id is not None
@@ -64,6 +70,7 @@ class Screen:
 
     def clear(self, *, wait: bool) -> None:
         """Clear the cell's output, at once or when the next output comes."""
+        self._pace.step()
         publisher: Any = self._shell.display_pub
         publisher.clear_output(wait=wait)
 

@@ -42,8 +42,8 @@ class SandboxError(Exception):
     ) -> None:
         row = CODES[code]
         self.code = code
-        self.message = message or row.message
-        self.remedy = row.remedy if remedy is None else remedy
+        self.message = printable(message or row.message)
+        self.remedy = printable(row.remedy if remedy is None else remedy)
         self.details: Dict[str, Any] = dict(details or {})
         super().__init__(self.message)
 
@@ -215,6 +215,16 @@ CODES: Dict[str, Row] = {
     ),
     "KERNEL_DIED": Row(KernelDied, 500, "The kernel died.", "The next cell gets a new one."),
 }
+
+
+def printable(text: str) -> str:
+    """``text`` without what commands a terminal or turns the direction of writing; lines and tabs stay.
+
+    Messages often quote what a sandbox said, and end on terminals.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def error(code: str, message: Optional[str] = None, *, remedy: Optional[str] = None, **details: Any) -> SandboxError:

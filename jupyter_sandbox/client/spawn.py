@@ -29,12 +29,14 @@ _READY_LINE_MAX = 65536
 
 
 def find_socket() -> Path:
-    """Where the manager of this user answers, if it runs."""
+    """Where the manager of this user answers, if it runs; what somebody else wrote is not believed."""
     try:
-        body = json.loads((paths.data_dir() / "manager.json").read_text())
-        return Path(body["socket"])
+        with (paths.data_dir() / "manager.json").open() as file:
+            if os.fstat(file.fileno()).st_uid == os.getuid():
+                return Path(json.load(file)["socket"])
     except (OSError, ValueError, KeyError, TypeError):
         return paths.manager_socket()
+    return paths.manager_socket()
 
 
 def answers(path: Path) -> bool:

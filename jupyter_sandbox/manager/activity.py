@@ -48,6 +48,11 @@ class Activity:
         self._touch()
         self._arm()
 
+    def go_on(self) -> None:
+        """It was to rest, and could not: it runs on, which is no work."""
+        self._awake = True
+        self._arm()
+
     def rest(self) -> None:
         """The sandbox does not run any more: no timer is needed."""
         self._awake = False

@@ -310,7 +310,14 @@ class Actor:
                     await self._freeze()
             except SandboxError as exc:
                 log.warning("%s: could not be put to sleep: %s", self.record.lifetime, exc)
-                self.activity.postpone()
+                await self._postpone()
+
+    async def _postpone(self) -> None:
+        """Try again later; what cannot be frozen when ``max_busy`` is over is stopped, lest it runs for ever."""
+        if self.activity.overdue and await self.lifetime.is_alive():
+            await self._stop_locked("it could not be put to sleep, and `max_busy` was over", grace=0)
+        else:
+            self.activity.postpone()
 
     async def _is_busy(self) -> bool:
         assert self.lifetime.link is not None, "asked only while it is open"
@@ -322,15 +329,19 @@ class Actor:
             await self.lifetime.freeze()
         except BaseException:
             if self.lifetime.link is not None and await self.lifetime.is_alive():
-                self._open()
+                self.activity.go_on()
+                self.opened.set()
             raise
 
     async def _stop(self, reason: str, grace: float) -> None:
         async with self._lock:
             if self.record.runtime is not None:
-                self._close()
-                self._unwatch()
-                await self.lifetime.stop(reason, grace)
+                await self._stop_locked(reason, grace)
+
+    async def _stop_locked(self, reason: str, grace: float) -> None:
+        self._close()
+        self._unwatch()
+        await self.lifetime.stop(reason, grace)
 
     async def _destroy(self) -> None:
         self._close()
@@ -382,9 +393,7 @@ class Actor:
             if not await self.lifetime.is_alive():
                 await self._end(await self._reason())
             elif refused:
-                self._close()
-                self._unwatch()
-                await self.lifetime.stop("its agent could not be reached any more", grace=0)
+                await self._stop_locked("its agent could not be reached any more", grace=0)
 
     async def _reason(self) -> str:
         return await self._watcher.reason(_VERDICT) if self._watcher else "it ended unwatched"

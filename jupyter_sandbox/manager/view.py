@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import SandboxError
+from ..errors import SandboxError, printable
 from ..models import ContextInfo, SandboxStatus, SandboxSummary, Usage, to_json
 from .actor import Actor
 from .services import Services
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _CONTEXTS_SHOWN = 1000
 _USAGE_TIMEOUT = 5.0
+_ONE_LINE = str.maketrans("\n\t", "  ")
 
 
 class View:
@@ -95,6 +96,11 @@ def _read_contexts(rows: object) -> tuple[ContextInfo, ...]:
     contexts = []
     for row in rows[:_CONTEXTS_SHOWN] if isinstance(rows, list) else ():
         if isinstance(row, dict):
-            fields = (str(row.get(name, ""))[:200] for name in ("id", "name", "language", "state"))
+            fields = (_word(row.get(name)) for name in ("id", "name", "language", "state"))
             contexts.append(ContextInfo(*fields))
     return tuple(contexts)
+
+
+def _word(said: object) -> str:
+    """One short line of text, whatever an agent sent: it ends in tables and on terminals."""
+    return printable(said[:200]).translate(_ONE_LINE) if isinstance(said, str) else ""

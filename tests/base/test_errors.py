@@ -57,7 +57,8 @@ def test_an_error_survives_its_travel(code, message, remedy, details):
     sent = CODES[code].cls(code, message, remedy=remedy, details=details)
     read = error_from_json(json.loads(json.dumps(sent.to_json())))
     assert type(read) is type(sent)
-    assert (read.code, read.message, read.remedy) == (code, message[:4000], remedy[:4000])
+    shown = (errors.printable(message)[:4000], errors.printable(remedy)[:4000])
+    assert (read.code, read.message, read.remedy) == (code, *shown)
     expected = {key: value for key, value in details.items() if key not in ("code", "message", "remedy")}
     assert json.dumps(read.details) == json.dumps(expected)
 
@@ -95,3 +96,11 @@ def test_the_file_is_python_3_9_with_its_standard_library_only():
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert {node.module for node in imports} == {"__future__", "typing"}
     assert not any(isinstance(node, ast.Match) for node in ast.walk(tree))
+
+
+def test_no_error_commands_a_terminal() -> None:
+    escape = "\x1b]52;c;aGk=\x07\x1b[2J\r\x9b1m\u202ex\nnext\tline"
+    sent = {"error": {"code": "OUTPUT_INVALID", "message": escape, "remedy": escape, "details": {}}}
+    for problem in (errors.error_from_json(sent), errors.error("START_FAILED", escape, remedy=escape)):
+        assert not set(str(problem)) & set("\x1b\x07\r\x9b\u202e")
+        assert problem.message.endswith("x\nnext\tline")

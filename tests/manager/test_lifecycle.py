@@ -185,6 +185,17 @@ async def test_an_engine_that_cannot_freeze_leaves_it_running(place: Path) -> No
         assert (await manager.caller.exec("a", "echo x"))[1][0]["data"] == "x"
 
 
+async def test_what_cannot_be_frozen_is_stopped_when_max_busy_is_over(
+    place: Path, eventually: Callable[..., Any]
+) -> None:
+    async with serving(place, EngineThatFailsToFreeze()) as manager:
+        await manager.caller.put("a", sleep_after=0.05, max_busy=0.05)
+        await eventually(lambda: manager.actor("a").state == "stopped")
+        sandbox = (await manager.caller.ask("GET", "a"))[1]["sandbox"]
+        assert sandbox["previous_end"] == "it could not be put to sleep, and `max_busy` was over"
+        assert (await manager.caller.exec("a", "echo x"))[1][0]["data"] == "x"
+
+
 async def test_a_runtime_that_ends_says_why_and_the_next_work_starts_another(
     manager: InProcess, eventually: Callable[..., Any]
 ) -> None:

@@ -9,6 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+
 from .conftest import Place, run
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.usefixtures("without_cgroups")]

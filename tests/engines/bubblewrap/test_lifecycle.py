@@ -232,7 +232,9 @@ async def test_a_sandbox_that_hides_its_marker_is_destroyed_all_the_same(place: 
     runtime = await place.start()
     wipe = "import ctypes\nlibc = ctypes.CDLL(None)\nstart = int(open('/proc/self/stat').read().split()[47])\n"
     await run(runtime, wipe + "ctypes.memset(start, 120, 200)")
-    os.kill(runtime.handle["monitor"]["pid"], signal.SIGKILL)
+    monitor = processes.ProcessId.from_json(runtime.handle["monitor"])
+    monitor.signal(signal.SIGKILL)
+    await monitor.ended()
     assert await place.engine.find(place.installation) == set()
     await place.engine.destroy(runtime.lifetime, place.directory(runtime.lifetime))
     assert not await place.engine.is_alive(runtime)

@@ -193,6 +193,7 @@ async def test_what_cannot_be_frozen_is_stopped_when_max_busy_is_over(
         await eventually(lambda: manager.actor("a").state == "stopped")
         sandbox = (await manager.caller.ask("GET", "a"))[1]["sandbox"]
         assert sandbox["previous_end"] == "it could not be put to sleep, and `max_busy` was over"
+        await manager.caller.put("a", max_busy="1h")
         assert (await manager.caller.exec("a", "echo x"))[1][0]["data"] == "x"
 
 

@@ -60,6 +60,7 @@ def run(control: socket.socket, orders: socket.socket) -> NoReturn:
             os._exit(127)
     orders.close()
     report(control, pid=main)
+    signal.raise_signal(signal.SIGCHLD)  # a rehearsal: pages of memory that are shared after a fork are copied now
     _Supervisor(control, main, wake).loop()
     os._exit(0)
 

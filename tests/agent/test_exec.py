@@ -260,3 +260,45 @@ async def test_user_code_that_kills_the_spawner_does_not_stop_the_sandbox(agent:
 
 async def test_user_code_that_kills_its_supervisor_gets_a_result(agent: Agent) -> None:
     assert (await agent.exec("kill -9 $PPID; sleep 0.2"))["exit_code"] == 137
+
+
+async def test_what_was_forked_in_advance_and_then_killed_is_replaced(agent: Agent) -> None:
+    for whom in ("supervisors", "recruits"):
+        await agent.exec("true")
+        while not (found := waiting(agent)[whom]):
+            await asyncio.sleep(0.01)
+        for pid in found:
+            os.kill(pid, 9)
+        while any(map(alive, found)):
+            await asyncio.sleep(0.01)
+        result = await agent.exec(f"echo {whom}")
+        assert (result["exit_code"], result["stdout"]) == (0, f"{whom}\n")
+
+
+async def test_a_command_whose_supervisor_is_killed_ends_with_it(agent: Agent) -> None:
+    mark = marker()
+    assert (await agent.exec(f"kill -9 $PPID; exec sleep {mark}"))["exit_code"] == 137
+    assert await gone(mark)
+
+
+async def test_what_was_forked_in_advance_ends_with_the_agent() -> None:
+    async with running_agent() as agent:
+        await agent.exec("true")
+        while not (found := waiting(agent)["recruits"]):
+            await asyncio.sleep(0.01)
+    while any(map(alive, found)):
+        await asyncio.sleep(0.01)
+
+
+def waiting(agent: Agent) -> dict[str, list[int]]:
+    """The processes that wait below the agent's spawner while no command runs."""
+    supervisors = [pid for spawner in children(agent.process.pid) for pid in children(spawner)]
+    return {"supervisors": supervisors, "recruits": [pid for above in supervisors for pid in children(above)]}
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process; none if it has ended."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

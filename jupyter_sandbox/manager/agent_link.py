@@ -77,7 +77,8 @@ class AgentLink:
         if self.env == env:
             return
         try:
-            async with self.session.put(f"{BASE}/env", json={"env": dict(env)}, timeout=_soon()) as answer:
+            request = self.session.put(f"{BASE}/env", json={"env": dict(env)}, timeout=_soon(), allow_redirects=False)
+            async with request as answer:
                 if answer.status != 204:
                     raise error("OUTPUT_INVALID", f"The sandbox refused its environment (status {answer.status}).")
         except (aiohttp.ClientError, TimeoutError) as exc:

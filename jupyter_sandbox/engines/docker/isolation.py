@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 from ...models import Protection
+
+_REFUSES_VSOCK = 23
+"""The first version of Docker whose default seccomp profile refuses virtual sockets."""
 
 
 def isolation(info: Mapping[str, Any]) -> tuple[Protection, ...]:
@@ -13,7 +18,7 @@ def isolation(info: Mapping[str, Any]) -> tuple[Protection, ...]:
     return (
         Protection("filesystem", True),
         Protection("processes", True),
-        Protection("network", True),
+        _network(info),
         Protection("privileges", True),
         _seccomp(info),
         Protection("kernel", False, "containers share the kernel of this machine"),
@@ -23,6 +28,23 @@ def isolation(info: Mapping[str, Any]) -> tuple[Protection, ...]:
         _controlled(info, "pids", "PidsLimit", "pids control group"),
         Protection("disk", False, "Docker limits the size of no volume"),
     )
+
+
+def _network(info: Mapping[str, Any]) -> Protection:
+    """Virtual sockets belong to no network namespace; only a seccomp profile keeps a container from them."""
+    version = re.match(r"\d{1,4}", str(info.get("ServerVersion")))
+    if version is None or int(version[0]) >= _REFUSES_VSOCK or not _has_vsock():
+        return Protection("network", True)
+    reason = f"Docker before {_REFUSES_VSOCK} lets containers reach the host of this virtual machine by AF_VSOCK"
+    return Protection("network", False, reason)
+
+
+def _has_vsock() -> bool:
+    try:
+        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
 
 
 def _seccomp(info: Mapping[str, Any]) -> Protection:

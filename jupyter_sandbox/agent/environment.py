@@ -7,8 +7,10 @@ It is made by hand, because ``python -m venv`` costs seconds and this has to cos
 
 from __future__ import annotations
 
+import contextlib
 import os
 import site
+import stat
 import sys
 from typing import Dict, List, Mapping, Optional
 
@@ -127,15 +129,27 @@ def _pth_line(path: str) -> str:
 
 
 def _write(path: str, text: str, mode: int = 0o644) -> None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            if file.read() == text:
-                return
-    except (OSError, ValueError):
-        pass  # missing or damaged: written anew
-    with open(path, "w", encoding="utf-8") as file:
+    if _text_of(path) == text:
+        return
+    # Renamed into its place: whatever stood there (a fifo, a link) is replaced, never opened for writing.
+    new = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    with open(new, "x", encoding="utf-8") as file:
         file.write(text)
-    os.chmod(path, mode)
+    os.chmod(new, mode)
+    os.replace(new, path)
+
+
+def _text_of(path: str) -> Optional[str]:
+    """What a regular file says; None for anything else."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError):
+        return None  # missing or damaged
 
 
 def _link(target: str, path: str) -> None:

@@ -34,7 +34,7 @@ _STYLES = frozenset(
 _SCHEMES = {"http", "https", "mailto", "data"}
 _ADDRESSES = frozenset({"href", "src", "poster", "cite"})
 _OPENED = re.compile(r"\s*(?:https?://|mailto:)", re.IGNORECASE)
-_LOADED = re.compile(r"\s*(?:https?://|data:(?:image|audio|video)/)", re.IGNORECASE)
+_LOADED = re.compile(r"\s*data:(?:image|audio|video)/", re.IGNORECASE)
 _NEEDS_FRAME = re.compile(r"<\s*(?:script|iframe)\b", re.IGNORECASE)
 # Classes of the front end itself carry behaviour and layout.
 _CLASS_OF_FRONT_END = re.compile(r"(?:jp|lm|p|cm|CodeMirror|widget|jupyter)-", re.IGNORECASE)
@@ -63,7 +63,8 @@ def _filter(tag: str, attribute: str, value: str) -> str | None:
     if attribute == "class":
         return " ".join(name for name in value.split() if not _CLASS_OF_FRONT_END.match(name)) or None
     if attribute in _ADDRESSES:
-        # Relative ones would reach the Jupyter server with the user's cookie; data may be looked at, not opened.
+        # What the page loads by itself goes out with the user's cookies, to Jupyter too, and would be a way out of a
+        # sandbox without network: it has to be here already. Links wait for a click; data may not be opened by one.
         pattern = _LOADED if tag in _MEDIA | {"img"} else _OPENED
         return value if pattern.match(value) else None
     return value
@@ -113,6 +114,8 @@ def framed(text: str) -> str:
 
 
 _AUTOLINK = re.compile(r"<(https?://[^\s<>\"'`]+)>")
+# An image whose address is not data becomes a link. Nothing that could hide another address may stand in between.
+_IMAGE_FROM_ELSEWHERE = re.compile(r"!\[(?![^\[\]\\`<>!]*\]\(\s*data:image/)", re.IGNORECASE)
 _ACTIVE_LINK = re.compile(r"\][(:][<>]*(?:javascript|vbscript|data:(?!image/))")
 
 
@@ -125,7 +128,7 @@ def safe_markdown(text: str) -> str | None:
     seen = html.unescape(html.unescape(text)).lower()
     if _ACTIVE_LINK.search(re.sub(r"[\s\\\x00-\x1f\u200b-\u200f\ufeff]", "", seen)):
         return None
-    return without_tex_links(text)
+    return without_tex_links(_IMAGE_FROM_ELSEWHERE.sub("[", text))
 
 
 def image_of_svg(text: str) -> str:
@@ -135,7 +138,7 @@ def image_of_svg(text: str) -> str:
 
 
 _TEX_LINK = re.compile(
-    r"\\(href(?!\s*\{\s*https?://[^{}\\#]*\})|url|csname|require|class|cssId|style|data|htmlData|includegraphics)(?![a-zA-Z])"
+    r"\\(href(?!\s*\{\s*https?://[^{}\\#]*\})|url|csname|require|class|cssId|style|data|htmlData|includegraphics|mmlToken)(?![a-zA-Z])"
 )
 
 

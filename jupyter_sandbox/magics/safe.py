@@ -18,7 +18,9 @@ MAX_DEPTH = 64
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _IMAGE = re.compile(r"image/(?:png|jpeg|gif|webp|bmp)")
 _VEGA = re.compile(r"application/vnd\.(?:vega|vegalite)\.v\d{1,2}(?:\.\d{1,3})*\+(?:json|x-json)")
-_PLAIN_JSON = frozenset({"application/json", "application/vnd.plotly.v1+json"})
+_PLOTLY = "application/vnd.plotly.v1+json"
+_PLOTLY_ADDRESSES = frozenset({"source", "style", "topojsonURL", "plotlyServerURL", "url", "href"})
+_ADDRESS = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:|/|\\|\.)", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 _METADATA: dict[str, tuple[type, ...]] = {
     "width": (int, float, str),
@@ -63,7 +65,9 @@ class SafeOutput:
         """The type and the value to show; None if the type may not pass."""
         if _VEGA.fullmatch(mime):
             return _without_usermeta(mime, value)
-        if mime in _PLAIN_JSON:
+        if mime == _PLOTLY:
+            return mime, _without_addresses(value)
+        if mime == "application/json":
             return mime, value
         if mime == WIDGET_VIEW:
             return _widget_view(value) if self._is_known(value) else None
@@ -143,6 +147,18 @@ def _loads(node: Any) -> bool:
         inner = {key: value for key, value in node.items() if key not in ("values", "datasets")}
         return "url" in inner or any(map(_loads, inner.values()))
     return isinstance(node, list) and any(map(_loads, node))
+
+
+def _without_addresses(node: Any) -> Any:
+    """A Plotly chart that loads nothing: images, map styles and servers named by an address are left out."""
+    if isinstance(node, Mapping):
+        return {key: _without_addresses(item) for key, item in node.items() if not _names_address(key, item)}
+    return [_without_addresses(item) for item in node] if isinstance(node, list) else node
+
+
+def _names_address(key: Any, value: Any) -> bool:
+    is_address = isinstance(value, str) and _ADDRESS.match(value) and not value.lower().startswith("data:image/")
+    return key in _PLOTLY_ADDRESSES and bool(is_address)
 
 
 def _widget_view(view: Mapping[str, Any]) -> tuple[str, Any]:

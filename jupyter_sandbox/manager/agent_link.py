@@ -52,6 +52,8 @@ class AgentLink:
             skip_auto_headers=("User-Agent",),
             auto_decompress=False,
         )
+        # aiohttp would send PUT and DELETE a second time by itself when a connection breaks; the first may have acted.
+        self.session._retry_connection = False
 
     async def status(self) -> dict[str, Any]:
         """The agent's own ``/status``; empty if it does not answer in time, or with something else."""

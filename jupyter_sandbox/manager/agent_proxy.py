@@ -138,6 +138,8 @@ async def _relay(
 
 def _headers(route: Route, answer: aiohttp.ClientResponse) -> dict[str, str]:
     headers = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+    if not all(value.isprintable() and value.isascii() for value in headers.values()):
+        raise error("OUTPUT_INVALID", "The sandbox answered with a header that cannot be read.")
     headers.update(SAFE_HEADERS)
     if route.kind == "files":
         headers["Content-Disposition"] = "attachment"

@@ -43,8 +43,10 @@ async def start(api: Api, listening: socket.socket, touched: Callable[[], None])
         except web.HTTPException as exc:
             return _answer(_of_aiohttp(request, exc))
         except (ConnectionError, TimeoutError) as exc:
-            log.info("%s %s: the caller went away: %s", request.method, request.path, exc)
-            raise
+            log.info("%s %s: the connection broke: %s", request.method, request.path, exc)
+            if request.transport is not None and not request.transport.is_closing():
+                request.transport.abort()  # an answer that has begun must not look whole
+            return web.Response(status=_CALLER_GONE)  # nobody reads it; aiohttp notices that without a traceback
         except Exception as exc:  # A fault of ours: the caller gets a plain sentence, the log gets the rest.
             log.exception("%s %s", request.method, request.match_info.route.resource)
             return _answer(error("INTERNAL", f"The manager failed: {type(exc).__name__}."))

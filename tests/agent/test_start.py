@@ -208,3 +208,13 @@ async def test_the_agent_answers_while_user_code_takes_all_its_memory() -> None:
             assert [m["content"]["ename"] for m in messages if m["type"] == "error"] == ["MemoryError"]
             assert (await agent.call("GET", "/status", 200))["busy"] == []
             assert value(await channel.run("x = None; 1+1")) == "2"
+
+
+async def test_a_fifo_in_the_place_of_a_file_of_the_layered_python_does_not_hold_up_the_start(tmp_path: Path) -> None:
+    for name in ("workspace", "home/.venv"):
+        (tmp_path / name).mkdir(parents=True)
+    os.mkfifo(tmp_path / "home/.venv/pyvenv.cfg")
+    places = ["--workspace", str(tmp_path / "workspace"), "--home", str(tmp_path / "home")]
+    async with running_agent(places=places) as agent:
+        result = await agent.exec("python -c 'import sys; print(sys.prefix)'")
+        assert result["stdout"] == f"{tmp_path}/home/.venv\n"

@@ -119,6 +119,43 @@ def test_addresses_in_angle_brackets_stay_links() -> None:
     }
 
 
+@pytest.mark.parametrize("tag", ["img", "video", "audio", "source"])
+@pytest.mark.parametrize("address", ["https://x.example/?secret", "http://localhost:8888/logout", "//x.example", "/x"])
+def test_a_page_loads_nothing_by_itself_that_a_sandbox_names(tag: str, address: str) -> None:
+    assert address not in shown("text/html", f"<{tag} src='{address}'>")["text/html"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![i](https://x.example/?secret)",
+        "![i][r]\n\n[r]: https://x.example",
+        "![b [c](data:image/png,x)](https://x.example)",
+        r"![a\](data:image/png,x)](https://x.example)",
+        "![`](data:image/png,x)`](https://x.example)",
+        "![](/logout)",
+    ],
+)
+def test_an_image_from_elsewhere_in_markdown_is_a_link(text: str) -> None:
+    assert "![" not in shown("text/markdown", text)["text/markdown"]
+
+
+def test_a_plotly_chart_keeps_its_data_and_loses_its_addresses() -> None:
+    chart = {
+        "data": [{"x": [1, 2], "y": [3, 4], "type": "scatter"}, {"type": "image", "source": "https://x.example/a.png"}],
+        "layout": {
+            "images": [{"source": "/logout", "x": 0}, {"source": "data:image/png;base64,AA=="}],
+            "mapbox": {"style": "//x.example/style.json"},
+        },
+        "config": {"plotlyServerURL": "https://x.example", "topojsonURL": "https://x.example"},
+    }
+    assert shown("application/vnd.plotly.v1+json", chart)["application/vnd.plotly.v1+json"] == {
+        "data": [{"x": [1, 2], "y": [3, 4], "type": "scatter"}, {"type": "image"}],
+        "layout": {"images": [{"x": 0}, {"source": "data:image/png;base64,AA=="}], "mapbox": {}},
+        "config": {},
+    }
+
+
 def test_latex_cannot_make_links_to_scripts() -> None:
     for text in (r"$\href{javascript:alert(1)}{x}$", r"\csname href\endcsname", r"\let\x\href", r"\cssId{site}{x}"):
         assert not re.search(r"\\(href|csname|cssId)", shown("text/latex", text)["text/latex"])

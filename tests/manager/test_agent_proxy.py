@@ -101,6 +101,22 @@ async def test_a_caller_who_goes_away_ends_what_the_agent_does_for_him(
     assert running.actor("a").activity.in_flight == 0
 
 
+async def test_a_caller_who_goes_away_in_a_download_leaves_no_traceback(
+    running: InProcess, place: Path, eventually: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with (place / "large").open("wb") as file:
+        file.truncate(256 * 1024 * 1024)
+    async with running.caller.session.get(f"{MINE}a/agent/files?path={place / 'large'}") as answer:
+        await answer.content.readany()
+        answer.close()
+
+    async def is_over() -> bool:
+        return running.actor("a").activity.in_flight == 0
+
+    await eventually(is_over)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_output_arrives_as_it_is_written(running: InProcess) -> None:
     url = f"{MINE}a/agent/exec"
     async with running.caller.session.post(url, json={"command": "hold first"}) as answer:

@@ -20,6 +20,9 @@ _CLIENT_HEADER = "X-Sandbox-Client"
 _UNVERSIONED = frozenset({"/version", "/handover"})
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
+_CALLER_GONE = 499
+"""Status of an answer that nobody waits for any more; never sent."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

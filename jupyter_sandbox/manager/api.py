@@ -13,6 +13,7 @@ from aiohttp import web
 from .. import __version__, ids
 from ..engines.base import Step
 from ..errors import SandboxError, error
+from ..options import parse_duration
 from .actor import Actor
 from .agent_proxy import NDJSON, forward, line
 from .agent_routes import match
@@ -57,6 +58,7 @@ class Api:
             web.delete(_SANDBOX, self.delete),
             web.post(f"{_SANDBOX}/wake", self.wake),
             web.post(f"{_SANDBOX}/sleep", self.sleep),
+            web.post(f"{_SANDBOX}/extend", self.extend),
             web.route("*", _SANDBOX + "/agent/{path:.*}", self.agent),
         ]
 
@@ -113,6 +115,14 @@ class Api:
             raise error("INVALID_REQUEST", "'force' is true or false.")
         actor = await self._registry.get(*key)
         await actor.sleep(force=force)
+        return web.json_response({"sandbox": self._view.known(actor)})
+
+    async def extend(self, request: web.Request) -> web.Response:
+        """Put off the time at which it will sleep by itself."""
+        key, body = self._key(request), await _body(request)
+        seconds = parse_duration(body.get("duration"))
+        actor = await self._registry.get(*key)
+        await actor.extend(seconds)
         return web.json_response({"sandbox": self._view.known(actor)})
 
     async def agent(self, request: web.Request) -> web.StreamResponse:

@@ -17,6 +17,7 @@ from . import config, server
 from .api import API, Api
 from .engine_set import EngineSet, Factory
 from .events import Events
+from .memory_pressure import MemoryPressure
 from .place import Place
 from .records import Records
 from .recovery import remove_orphans, remove_stale_sockets
@@ -102,6 +103,7 @@ class Manager:
             directory=self._place.data / "sandboxes",
             sockets=paths.runtime_dir(),
             defaults=settings.options(),
+            memory=MemoryPressure(settings.reserve()),
             reached=self._reached,
         )
 

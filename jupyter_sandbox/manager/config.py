@@ -12,7 +12,8 @@ from traitlets.config.loader import ConfigFileNotFound, PyFileConfigLoader
 
 from ..engines.base import UID_RANGE
 from ..errors import SandboxError, error
-from ..options import EngineName, Network, SandboxOptions
+from ..options import EngineName, Network, SandboxOptions, parse_size
+from .memory_pressure import default_reserve
 
 FILE_NAME = "jupyter_sandbox_config.py"
 
@@ -36,13 +37,26 @@ class SandboxManager(Configurable):
         [Unicode(), Float()], default_value=None, allow_none=True, help="Time without work before a sandbox sleeps."
     ).tag(config=True)
     stop_after = Union(
-        [Unicode(), Float()], default_value=None, allow_none=True, help="Time asleep before a sandbox is stopped."
+        [Unicode(), Float()],
+        default_value=None,
+        allow_none=True,
+        help="Time asleep before it is stopped; files stay.",
     ).tag(config=True)
     max_busy = Union(
         [Unicode(), Float()], default_value=None, allow_none=True, help="Time that something running keeps it awake."
     ).tag(config=True)
     limits = Dict(help="Limits of sandboxes: cpus, memory, pids, disk.").tag(config=True)
     container_timeouts = Dict(help="How long the steps of a start may take, in milliseconds.").tag(config=True)
+    memory_reserve = Union(
+        [Int(min=0), Unicode()],
+        default_value=None,
+        allow_none=True,
+        help=(
+            "Memory of this machine (bytes, or '512m', '2g') that is to be available when a sandbox starts or wakes. "
+            "Where less is, sleeping sandboxes are stopped first, the longest asleep before others; those with "
+            "keep_alive never are. 0: never for want of memory. Default: a tenth of the memory, at most 1 GiB."
+        ),
+    ).tag(config=True)
     uid_range = Tuple(
         Int(min=1),
         Int(min=1),
@@ -56,6 +70,17 @@ class SandboxManager(Configurable):
         if first > last:
             raise TraitError(f"uid_range={proposal['value']} ends before it begins.")
         return first, last
+
+    @validate("memory_reserve")
+    def _size(self, proposal: Any) -> Any:
+        try:
+            return parse_size(proposal["value"], "memory_reserve")
+        except SandboxError as exc:
+            raise TraitError(str(exc)) from exc
+
+    def reserve(self) -> int:
+        """Bytes of memory that are to be available when a sandbox starts or wakes."""
+        return default_reserve() if self.memory_reserve is None else int(self.memory_reserve)
 
     def options(self) -> SandboxOptions:
         """The layer of options that this configuration gives.

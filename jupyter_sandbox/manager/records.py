@@ -47,7 +47,9 @@ class SandboxRecord:
 
     ``options`` holds only what was given explicitly. ``runtime_id`` is set before a start is tried, ``runtime`` once
     the engine has said what it started. ``starts`` counts the starts that succeeded. ``previous_end`` says why the
-    last runtime of this lifetime ended, ``failure`` why the last start did not succeed.
+    last runtime of this lifetime ended, ``failure`` why the last start did not succeed. ``contexts`` names those that
+    the runtime has, ``lost_contexts`` those that a former one had and nobody has asked for since. ``asleep_since`` and
+    ``extended_until`` are times of the machine's monotonic clock, and mean something only while the runtime exists.
     """
 
     lifetime: str
@@ -64,6 +66,10 @@ class SandboxRecord:
     starts: int = 0
     previous_end: str | None = None
     failure: str | None = None
+    contexts: tuple[str, ...] = ()
+    lost_contexts: tuple[str, ...] = ()
+    asleep_since: float | None = None
+    extended_until: float | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_active_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -174,6 +180,8 @@ def _read(body: dict[str, Any]) -> SandboxRecord:
             "interpreter": Interpreter(**body["interpreter"]),
             "options": SandboxOptions.from_json(body["options"]),
             "runtime": _read_runtime(body["runtime"]),
+            "contexts": tuple(body.get("contexts", ())),
+            "lost_contexts": tuple(body.get("lost_contexts", ())),
             "created_at": datetime.fromisoformat(body["created_at"]),
             "last_active_at": datetime.fromisoformat(body["last_active_at"]),
         }

@@ -128,9 +128,12 @@ class Registry:
         return actor
 
     def _add(self, record: SandboxRecord) -> Actor:
-        actor = Actor(Lifetime(record, self._services), self._services, self._forget)
+        actor = Actor(Lifetime(record, self._services), self._services, self._forget, self._make_room)
         self._actors[(record.owner, record.id)] = actor
         return actor
+
+    async def _make_room(self) -> None:
+        await self._services.memory.relieve(self.all)
 
     def _forget(self, actor: Actor) -> None:
         key = (actor.record.owner, actor.record.id)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..options import ResolvedOptions, SandboxOptions, resolve
 from .engine_set import EngineSet
 from .events import Events
+from .memory_pressure import MemoryPressure
 from .records import Records
 
 
@@ -30,6 +31,8 @@ class Services:
         The private directory with a short path.
     defaults:
         The layer of options that the manager's configuration gives.
+    memory:
+        Sees to it that a start finds memory.
     reached:
         Called between any two steps that must survive a SIGKILL, with the name of the step just done.
     """
@@ -41,6 +44,7 @@ class Services:
     directory: Path
     sockets: Path
     defaults: SandboxOptions
+    memory: MemoryPressure
     reached: Callable[[str], None] = nothing_happens
 
     def resolve(self, *layers: SandboxOptions) -> ResolvedOptions:

@@ -61,6 +61,7 @@ class View:
             "lifetime": record.lifetime,
             "runtime": record.runtime_id,
             "previous_end": record.previous_end,
+            "lost_contexts": list(record.lost_contexts),
         }
         return {**to_json(status), **more}
 

@@ -315,7 +315,7 @@ class Actor:
         try:
             slept = self._services.resolve(self.record.options).stop_after
             await self._give_memory_back(f"it was asleep for longer than stop_after ({slept:g} s)")
-        except SandboxError as exc:
+        except Exception as exc:  # Whatever an engine raises: without another try it would keep its memory for ever.
             log.warning("%s: could not be stopped: %s", self.record.lifetime, exc)
             self.rest.postpone()
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
+from yarl import URL
 
 from .. import __version__
 from ..errors import SandboxError, error, error_from_json
@@ -153,7 +154,7 @@ class Connection:
             session, _acting = await self._sessions()
             try:
                 return await session.ws_connect(
-                    self._base + path, protocols=protocols, max_msg_size=MAX_FRAME, compress=0, autoping=True
+                    self._url(path), protocols=protocols, max_msg_size=MAX_FRAME, compress=0, autoping=True
                 )
             except aiohttp.WSServerHandshakeError:
                 raise
@@ -168,7 +169,7 @@ class Connection:
             session = looking if repeatable else acting
             kwargs.setdefault("timeout", _LOOK if method == "GET" else PATIENT)
             try:
-                return await session.request(method, self._base + path, allow_redirects=False, **kwargs)
+                return await session.request(method, self._url(path), allow_redirects=False, **kwargs)
             except TimeoutError as problem:
                 raise _silent() from problem
             except aiohttp.ClientConnectorError:
@@ -178,6 +179,10 @@ class Connection:
                 if not repeatable:
                     raise _lost(method, problem) from problem
         raise error("MANAGER_UNAVAILABLE")
+
+    def _url(self, path: str) -> URL:
+        # As it stands: another spelling of the same path may not be the same for who routes it.
+        return URL(self._base + path, encoded=True)
 
     # --- greeting ----------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ class Connection:
         assert self._looking is not None
         timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
         try:
-            async with self._looking.get(self._base + "/version", timeout=timeout, allow_redirects=False) as response:
+            async with self._looking.get(self._url("/version"), timeout=timeout, allow_redirects=False) as response:
                 if response.status >= 300:
                     raise await _refusal(response)
                 return _object(await read_bounded(response, MAX_ANSWER))

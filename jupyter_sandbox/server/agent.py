@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
 from jupyter_core.utils import ensure_async
@@ -84,6 +85,12 @@ class AgentHandler(RelayHandler):
     async def post(self, _owner: str, _id: str, _path: str) -> None:
         """Run something."""
         await self._relayed(work=True)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Refuse; whoever is still sending learns that nobody reads on."""
+        if self._has_body():
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     async def _relayed(self, *, work: bool) -> None:
         if self._upload is not None:

@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import WSMsgType
 from jupyter_server.auth.decorator import authorized, ws_authenticated
 from jupyter_server.base.websocket import WebSocketMixin
+from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..client.wire import MAX_FRAME
@@ -42,6 +43,8 @@ class ChannelHandler(WebSocketMixin, WebSocketHandler, SandboxHandler):
     @authorized("execute", RESOURCE)
     async def get(self, *_: str) -> None:  # type: ignore[override]
         """Open both sides."""
+        if not self.check_origin():  # Tornado looks too, but only when the manager has been asked.
+            raise HTTPError(403, "Another site may not open this WebSocket.")
         try:
             self.admit()
             self._there = await self._dial()

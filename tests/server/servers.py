@@ -57,8 +57,9 @@ class Server:
         return self.stranger(Authorization=f"token {TOKEN}", **headers)
 
     def stranger(self, **headers: str) -> aiohttp.ClientSession:
-        """A session of somebody without any credential."""
-        return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60))
+        """A session of somebody without any credential; a refused upload costs its connection."""
+        connector = aiohttp.TCPConnector(force_close=True)
+        return aiohttp.ClientSession(connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=60))
 
     def here(self, function: Callable[[], T]) -> T:
         """Call something on the server's own loop."""

@@ -122,7 +122,10 @@ except OSError as exc:
 print(json.dumps(outcome))
 """
 
-_EXTRA = {"x86_64": {"ptrace": 101, "clone": 56, "mknodat": 259}, "aarch64": {"ptrace": 117, "clone": 220, "mknodat": 33}}
+_EXTRA = {
+    "x86_64": {"ptrace": 101, "clone": 56, "mknodat": 259},
+    "aarch64": {"ptrace": 117, "clone": 220, "mknodat": 33},
+}
 
 
 def program(probe: Probe) -> str:

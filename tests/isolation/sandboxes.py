@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -82,8 +84,6 @@ class Inside:
     @contextlib.contextmanager
     def started(self, command: str, stdin: str = "") -> Iterator[http.client.HTTPResponse]:
         """The events of a command, as they come; it is killed at the end."""
-        import base64
-
         body = {"command": command, "timeout": None, "cwd": None, "env": {}}
         body["stdin"] = base64.b64encode(stdin.encode()).decode()
         with contextlib.closing(_Connection(self.runtime.socket)) as connection:
@@ -101,8 +101,6 @@ class Inside:
 
     def python(self, source: str, *words: str) -> Ended:
         """Run a Python program; it sees ``words`` in ``sys.argv[1:]``."""
-        import shlex
-
         return self.execute(shlex.join(["python3", "-I", "-S", "-", *words]), source)
 
 
@@ -248,5 +246,3 @@ class Sandboxes:
 
 def _uid_of(runtime: Runtime) -> int:
     return Path(f"/proc/{dict(runtime.handle)['monitor']['pid']}").stat().st_uid
-
-

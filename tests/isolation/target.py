@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import socket
 import sys
 
@@ -30,8 +31,7 @@ def main(mark: str, uid: int, file: str) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(libc.shmctl, memory, IPC_RMID, None)
         for path in files:
-            with open(path, "w") as content:
-                content.write("found\n")
+            pathlib.Path(path).write_text("found\n")
             stack.callback(os.unlink, path)
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0{mark}")

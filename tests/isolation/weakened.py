@@ -109,7 +109,9 @@ BUBBLEWRAP: dict[str, Callable[[Words], Words]] = {
     "read-only mounts": _writable_agent,
     "private shared memory": _private_shared_memory,
     # To make it read-only also takes the devices away.
-    "private devices": _all(_instead(("--dev", "/dev"), ("--dev-bind", "/dev", "/dev")), _without("--remount-ro", "/dev")),
+    "private devices": _all(
+        _instead(("--dev", "/dev"), ("--dev-bind", "/dev", "/dev")), _without("--remount-ro", "/dev")
+    ),
     "private /tmp": _shared_tmp,
     "cleared environment": _without("--clearenv"),
     "started without environment": lambda words: words,
@@ -142,7 +144,7 @@ def _docker_uts(config: dict[str, Any]) -> None:
 
 
 def _docker_devices(config: dict[str, Any]) -> None:
-    paths = [path for path in ("/dev/loop0", "/dev/kmsg", "/dev/mem", "/dev/fuse") if os.path.exists(path)]
+    paths = [path for path in ("/dev/loop0", "/dev/kmsg", "/dev/mem", "/dev/fuse") if Path(path).exists()]
     config["HostConfig"]["Devices"] = [
         {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in paths
     ]

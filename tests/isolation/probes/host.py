@@ -96,15 +96,22 @@ return first(glob.glob('/proc/[0-9]*/cmdline'), use)
     ),
     Probe(
         "trace a process of the host that has the same uid",
-        "return call('ptrace', 16, IT['pid'], None, None)",
+        "return call('ptrace', 0x4206, IT['pid'], None, None)",
         {"bubblewrap": Held(no_control=_NO_TRACE), "docker": by("pid namespace")},
     ),
-    Probe("connect to the host's loopback", "return reaches(socket.AF_INET, ('127.0.0.1', IT['port']))",
-          same("network namespace")),
-    Probe("connect to an abstract socket of the host", "return reaches(socket.AF_UNIX, '\\0' + IT['abstract'])",
-          same("network namespace")),
-    Probe("attach System V shared memory of the host", "return check(libc.shmget(IT['key'], 1, 0))",
-          same("IPC namespace")),
+    Probe(
+        "connect to the host's loopback",
+        "return reaches(socket.AF_INET, ('127.0.0.1', IT['port']))",
+        same("network namespace"),
+    ),
+    Probe(
+        "connect to an abstract socket of the host",
+        "return reaches(socket.AF_UNIX, '\\0' + IT['abstract'])",
+        same("network namespace"),
+    ),
+    Probe(
+        "attach System V shared memory of the host", "return check(libc.shmget(IT['key'], 1, 0))", same("IPC namespace")
+    ),
     Probe("read POSIX shared memory of the host", "return readable('/dev/shm/' + IT['mark'])", _SHARED_MEMORY),
     Probe(
         "read the host's environment",

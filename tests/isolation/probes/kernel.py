@@ -71,7 +71,9 @@ return True
         "return bool(socket.socket(40, socket.SOCK_STREAM).close() or 'a vsock')",
         {**_OWN_FILTER, "docker": Open("Docker's own profile allows it before Docker 25")},
     ),
-    Probe("say what happens at a crash (core_pattern)", "return writable('/proc/sys/kernel/core_pattern')", _KERNEL_FILES),
+    Probe(
+        "say what happens at a crash (core_pattern)", "return writable('/proc/sys/kernel/core_pattern')", _KERNEL_FILES
+    ),
     Probe("reboot by SysRq", "return writable('/proc/sysrq-trigger')", _KERNEL_FILES, needs="/proc/sysrq-trigger"),
     Probe("change a setting of the kernel", "return writable('/proc/sys/vm/drop_caches')", _KERNEL_FILES),
     Probe(

@@ -33,14 +33,10 @@ return [line for line in status.splitlines() if line.startswith('Cap') and int(l
     Probe(
         "become root by a set-uid program",
         """
-with subprocess.Popen(['su'], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as su:
-    try:
-        ids = []
-        for line in open(f'/proc/{su.pid}/status'):
-            if line.startswith('Uid:'):
-                ids = line.split()[1:]
-    finally:
-        su.kill()
+program = subprocess.Popen(['passwd', '--status'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)  # ended, but its ids can still be read
+ids = next(line for line in open(f'/proc/{program.pid}/status') if line.startswith('Uid:')).split()
+program.wait()
 return '0' in ids
 """,
         {
@@ -66,7 +62,11 @@ return True
         {"bubblewrap": by("system call filter", "no nested user namespaces"), "docker": by("system call filter")},
     ),
     Probe("make a mount namespace", "return call('unshare', 0x20000)", _OWN_USER_NAMESPACE),
-    Probe("mount a file system", "return call('mount', b'none', b'/tmp', b'tmpfs', 0, None) and call('umount2', b'/tmp', 0)", IN_NAMESPACE),
+    Probe(
+        "mount a file system",
+        "return call('mount', b'none', b'/tmp', b'tmpfs', 0, None) and call('umount2', b'/tmp', 0)",
+        IN_NAMESPACE,
+    ),
     Probe("change the root directory (chroot)", "return call('chroot', b'/tmp')", _OWN_USER_NAMESPACE),
     Probe(
         "change the root directory (pivot_root)",
@@ -90,9 +90,14 @@ return call('clock_settime', 0, struct.pack('ll', *divmod(now, 10**9)))
         ROOT_ONLY,
     ),
     Probe("read the kernel's log", "return call('syslog', 10, None, 0)", ROOT_ONLY),
-    Probe("read the kernel's log by its device", "return readable('/dev/kmsg')", {
-        "bubblewrap": Held(("private devices", OUTSIDE)), "docker": by("private devices", "ordinary user", "capabilities"),
-    }),
+    Probe(
+        "read the kernel's log by its device",
+        "return readable('/dev/kmsg')",
+        {
+            "bubblewrap": Held(("private devices", OUTSIDE)),
+            "docker": by("private devices", "ordinary user", "capabilities"),
+        },
+    ),
     Probe(
         "make a device node",
         "check(libc.syscall(ctypes.c_long(CALL['mknodat']), -100, b'/tmp/device', 0o060600, ctypes.c_ulong(0x700)))\n"

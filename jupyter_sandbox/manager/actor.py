@@ -121,7 +121,7 @@ class Actor:
             await asyncio.wait({self._waking})
 
     async def running(self, wanted: Wanted | None = None, *, link: AgentLink | None = None) -> AgentLink:
-        """Make it run; all who ask at the same time share one start, and its failure.
+        """Make it run, which is work; all who ask at the same time share one start, and its failure.
 
         Raises
         ------
@@ -133,6 +133,7 @@ class Actor:
             if link is not None and self.lifetime.link is not link:
                 raise error("STALE_HANDLE")
             if self.opened.is_set() and self.lifetime.link is not None:
+                self.activity.touch()
                 return self.lifetime.link
             await asyncio.shield(self._share_wake(wanted or Wanted()))
         if self.opened.is_set() and self.lifetime.link is not None:
@@ -146,13 +147,14 @@ class Actor:
     # --- operations -------------------------------------------------------------------------------------------
 
     async def configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:
-        """Keep what was given explicitly, and apply at once what can change at once.
+        """Keep what was given explicitly, and apply at once what can change at once; this is work.
 
         Raises
         ------
         Conflict
             ``OPTION_CONFLICT`` for an engine, image or network other than the sandbox has.
         """
+        self.activity.touch()
         if given.to_json():
             refuse_conflicts(given, self.record)
             await self._tasks.run(self._configure(given, environment))
@@ -245,7 +247,7 @@ class Actor:
             return link
         if self.opened.is_set() and self.lifetime.link is not None:
             return self.lifetime.link
-        options = self._services.resolve(self.record.options, wanted.environment)
+        options = self._services.options_of(self.record, wanted.environment)
         with self.steps.of_a_start() as progress:
             link = await self.lifetime.start(options, preload=wanted.preload, progress=progress)
         self._vigil.begin(link)
@@ -262,7 +264,7 @@ class Actor:
             return None
         self._door.open()
         with suppress(SandboxError):  # It gets its environment at the next wake, or at its next start.
-            await link.put_env(self._services.resolve(self.record.options).env)
+            await link.put_env(self._services.options_of(self.record).env)
         return link
 
     async def _configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:
@@ -270,9 +272,9 @@ class Actor:
             merged = merge(given, self.record.options)
             if merged == self.record.options:
                 return
-            before, self.record.options = self._services.resolve(self.record.options), merged
+            before, self.record.options = self._services.options_of(self.record), merged
             await self.lifetime.save()
-            options = self._services.resolve(merged, environment)
+            options = self._services.options_of(self.record, environment)
             self._door.apply(options)
             if self.record.runtime is not None and options.limits != before.limits:
                 await self.lifetime.engine.set_limits(self.record.runtime, options.limits)
@@ -310,10 +312,13 @@ class Actor:
         self._tasks.spawn(self._stop_rested())
 
     async def _stop_rested(self) -> None:
-        if not (self._is_left_alone and self.rest.due):
+        if not self.rest.due:
+            return
+        if not self._is_left_alone:
+            self.rest.postpone()
             return
         try:
-            slept = self._services.resolve(self.record.options).stop_after
+            slept = self._services.options_of(self.record).stop_after
             await self._give_memory_back(f"it was asleep for longer than stop_after ({slept:g} s)")
         except Exception as exc:  # Whatever an engine raises: without another try it would keep its memory for ever.
             log.warning("%s: could not be stopped: %s", self.record.lifetime, exc)
@@ -329,13 +334,15 @@ class Actor:
 
     async def _fall_asleep(self) -> None:
         async with self._lock:
-            if not self.opened.is_set() or not self.activity.due:
+            if not self.opened.is_set():
                 return
             try:
-                if not self.activity.overdue and await self._is_busy():
+                if self.activity.due and not self.activity.overdue and await self._is_busy():
                     self.activity.found_busy()
                 elif self.activity.due:
                     await self._freeze()
+                else:
+                    self.activity.not_yet()
             except SandboxError as exc:
                 log.warning("%s: could not be put to sleep: %s", self.record.lifetime, exc)
                 self.activity.postpone()

@@ -33,9 +33,9 @@ class Door:
 
     def open(self, environment: SandboxOptions | None = None) -> None:
         """The agent answers from now on; this counts as work."""
-        self.apply(self._services.resolve(self._record.options, environment or SandboxOptions()))
+        self.apply(self._services.options_of(self._record, environment or SandboxOptions()))
         self.rest.end()
-        self.activity.wake()
+        self.activity.wake(self._record.extended_until)
         self.opened.set()
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Door:
 
     def adopt(self) -> None:
         """Take up what a former manager left, running or frozen; this is no work."""
-        self.apply(self._services.resolve(self._record.options))
+        self.apply(self._services.options_of(self._record))
         if self._record.state == "sleeping":
             self.sleep()
         else:

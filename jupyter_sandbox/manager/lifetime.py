@@ -83,13 +83,14 @@ class Lifetime:
 
     async def freeze(self) -> None:
         """Freeze the runtime and record it as ``sleeping``; whatever fails, it is thawed again."""
+        extended_until = self.record.extended_until
         try:
             await self.engine.freeze(self._runtime)
             self._reached("freeze:engine")
             self.record.extended_until, self.record.asleep_since = None, asyncio.get_running_loop().time()
             await self._enter("sleeping")
         except BaseException:
-            self.record.asleep_since = None
+            self.record.extended_until, self.record.asleep_since = extended_until, None
             await self.engine.thaw(self._runtime)
             raise
         self._reached("freeze:done")
@@ -223,7 +224,7 @@ class Lifetime:
             sockets=self._services.sockets,
             limits=options.limits,
             network=record.network,
-            image=record.image,
+            image=record.image_id or record.image,
             interpreter=record.interpreter,
             timeout=(timeouts.instance_get_timeout_ms + timeouts.port_ready_timeout_ms) / 1000,
         )

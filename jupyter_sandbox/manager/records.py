@@ -22,6 +22,7 @@ from ..errors import error
 from ..ids import opaque
 from ..models import Protection, State, from_json, to_json
 from ..options import Network, SandboxOptions
+from .principals import Principal
 
 SCHEMA_VERSION = 1
 """``user_version`` of the file; a newer one is refused, never guessed at."""
@@ -50,6 +51,7 @@ class SandboxRecord:
     last runtime of this lifetime ended, ``failure`` why the last start did not succeed. ``contexts`` names those that
     the runtime has, ``lost_contexts`` those that a former one had and nobody has asked for since. ``asleep_since`` and
     ``extended_until`` are times of the machine's monotonic clock, and mean something only while the runtime exists.
+    ``image_id`` is what ``image`` stood for at creation; ``actor`` and ``groups`` are of who asked for it.
     """
 
     lifetime: str
@@ -72,6 +74,14 @@ class SandboxRecord:
     extended_until: float | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_active_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    image_id: str | None = None
+    actor: str = ""
+    groups: tuple[str, ...] = ()
+
+    @property
+    def principal(self) -> Principal:
+        """Who asked for it to be made."""
+        return Principal(owner=self.owner, actor=self.actor or self.owner, groups=self.groups)
 
 
 class Records:
@@ -181,6 +191,7 @@ def _read(body: dict[str, Any]) -> SandboxRecord:
             "options": SandboxOptions.from_json(body["options"]),
             "runtime": _read_runtime(body["runtime"]),
             "contexts": tuple(body.get("contexts", ())),
+            "groups": tuple(body.get("groups", ())),
             "lost_contexts": tuple(body.get("lost_contexts", ())),
             "created_at": datetime.fromisoformat(body["created_at"]),
             "last_active_at": datetime.fromisoformat(body["last_active_at"]),

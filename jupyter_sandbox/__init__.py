@@ -82,3 +82,9 @@ def load_ipython_extension(ipython: Any) -> None:
 def unload_ipython_extension(ipython: Any) -> None:
     """Undo :func:`load_ipython_extension`; called by ``%unload_ext jupyter_sandbox``."""
     importlib.import_module(".magics", __name__).unload_ipython_extension(ipython)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Name the server extension; called by Jupyter servers, and only they import it."""
+    app = importlib.import_module(".server.app", __name__).SandboxExtension
+    return [{"module": __name__, "app": app}]

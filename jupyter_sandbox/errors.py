@@ -170,6 +170,12 @@ CODES: Dict[str, Row] = {
     "SHARED_SERVER": Row(
         Denied, 403, "This manager belongs to another person.", "Ask for a deployment as a service (see the docs)."
     ),
+    "LOGIN_REQUIRED": Row(
+        Denied,
+        403,
+        "The Jupyter server does not know who asks.",
+        "Log in, or give its token (for a script: in JUPYTER_SANDBOX_TOKEN).",
+    ),
     "FILE_PERMISSION": Row(Denied, 403, "The sandbox's user may not do that with the file.", ""),
     "LIMIT_REACHED": Row(Denied, 429, "The limit is reached.", "Destroy what is no longer needed."),
     "TOO_LARGE": Row(Denied, 413, "That is too large.", ""),

@@ -102,8 +102,8 @@ class Limits:
     disk: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "memory", _size(self.memory, "memory"))
-        object.__setattr__(self, "disk", _size(self.disk, "disk"))
+        object.__setattr__(self, "memory", parse_size(self.memory, "limits.memory"))
+        object.__setattr__(self, "disk", parse_size(self.disk, "limits.disk"))
         _in_range("limits.cpus", self.cpus, 0.05, 1024, "CPUs", (int, float))
         _in_range("limits.memory", self.memory, 64 * MIB, 16 * 1024 * GIB, "bytes", (int,))
         _in_range("limits.pids", self.pids, 16, 4_194_304, "processes", (int,))
@@ -115,11 +115,18 @@ GIB = 1024**3
 _SIZE = re.compile(r"([0-9]+)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE | re.ASCII)
 
 
-def _size(value: object, name: str) -> int | None:
+def parse_size(value: object, name: str) -> int | None:
+    """Bytes of ``"512m"`` or ``"2g"`` (powers of 1024); what is no text is returned as it is.
+
+    Raises
+    ------
+    InvalidInput
+        ``INVALID_OPTION``, naming ``name`` and the value.
+    """
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip()) if len(value) <= 20 else None
         if match is None:
-            raise error("INVALID_OPTION", f"limits.{name}={_shown(value)} is not a size; write '512m', '2g' or bytes.")
+            raise error("INVALID_OPTION", f"{name}={_shown(value)} is not a size; write '512m', '2g' or bytes.")
         return int(match[1]) * int(1024 ** ("kmgt".index(match[2].lower()) + 1 if match[2] else 0))
     return cast("int | None", value)
 

@@ -1,4 +1,4 @@
-"""The commands about sandboxes: list, status, exec, sleep, wake, destroy."""
+"""The commands about sandboxes: list, status, exec, sleep, wake, extend, destroy."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def add(commands: Any) -> None:
     sleep.set_defaults(run=_sleep)
 
     _with_id(commands, "wake", "wake a sandbox").set_defaults(run=_wake)
+
+    extend = _with_id(commands, "extend", "put off the sleep of a running sandbox")
+    extend.add_argument("duration", metavar="DURATION", help="from now on: 30s, 5m, 1h or seconds")
+    extend.set_defaults(run=_extend)
+
     _with_id(commands, "destroy", "remove a sandbox and all that is in it; never asks").set_defaults(run=_destroy)
 
 
@@ -117,6 +122,20 @@ def _wake(arguments: argparse.Namespace) -> int:
         sandbox.wake()
         print(f"{sandbox.id} runs.")
     return 0
+
+
+def _extend(arguments: argparse.Namespace) -> int:
+    with _open(arguments) as sandbox:
+        sandbox.extend(_duration(arguments.duration))
+        print(f"{sandbox.id} stays awake for {arguments.duration} at least.")
+    return 0
+
+
+def _duration(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:  # not a number of seconds: the client reads the unit, or names what it cannot read
+        return text
 
 
 def _destroy(arguments: argparse.Namespace) -> int:

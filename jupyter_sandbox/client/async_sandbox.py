@@ -8,7 +8,7 @@ from typing import Any, Self, overload
 
 from ..errors import NotFound, SandboxError, error
 from ..models import ExecResult, Execution, FileInfo, SandboxStatus
-from ..options import SandboxOptions
+from ..options import SandboxOptions, parse_duration
 from . import arguments, commands, contexts, files
 from . import code as running
 from .channel import KernelChannel
@@ -50,6 +50,11 @@ class AsyncSandbox:
     def previous_end(self) -> str | None:
         """Why the former run of this sandbox ended, so that its variables are gone; None if there was none."""
         return self._remote.previous_end
+
+    @property
+    def lost_contexts(self) -> tuple[str, ...]:
+        """The contexts of former runs that nobody has used since: their variables are gone. As of the last start."""
+        return self._remote.lost_contexts
 
     @property
     def used(self) -> bool:
@@ -104,6 +109,24 @@ class AsyncSandbox:
     async def wake(self) -> None:
         """Wake a sandbox that exists; ``SANDBOX_NOT_FOUND`` if it does not. Every operation wakes by itself."""
         await self._remote.wake()
+
+    async def extend(self, duration: str | float) -> None:
+        """Put off its sleep: it does not fall asleep by itself before ``duration`` from now has passed.
+
+        Never brings the sleep nearer, and nothing changes for a sandbox with ``keep_alive``.
+
+        Parameters
+        ----------
+        duration:
+            Seconds, or ``"30s"``, ``"5m"``, ``"1h"``.
+
+        Raises
+        ------
+        Conflict
+            ``SANDBOX_ASLEEP``: it does not run; wake it first.
+        """
+        seconds = parse_duration(duration)
+        await self._remote.ask("POST", "/extend", json={"duration": seconds}, repeatable=True)
 
     async def destroy(self) -> None:
         """Remove the sandbox with all its files and processes; nothing happens if there is none.

@@ -28,6 +28,8 @@ class KernelChannel:
     ----------
     kernel_id, context:
         Which kernel, and the name of its context.
+    runtime:
+        Which start of the sandbox the kernel belongs to.
     created:
         Whether opening the channel started the kernel.
     notice:
@@ -45,6 +47,7 @@ class KernelChannel:
         self.context: str = model["context"]
         self.created: bool = model["created"]
         self.notice: str | None = model["notice"]
+        self.runtime = remote.runtime
         self._path = f"api/kernels/{self.kernel_id}"
         self._remote = remote
         self._socket = socket
@@ -92,7 +95,7 @@ class KernelChannel:
         frame = encode("shell", header, content)
         self._requests[request.msg_id] = request
         if self._closed is not None:
-            request.fail(self._closed)
+            request.fail(self._of_no_use(self._closed))
         else:
             self._spawn(self._send_request(frame, request))
         return request
@@ -174,7 +177,7 @@ class KernelChannel:
 
     async def _send(self, frame: bytes) -> None:
         if self._closed is not None:
-            raise self._closed
+            raise self._of_no_use(self._closed)
         try:
             await self._socket.send_bytes(frame)
         except ConnectionError as problem:
@@ -266,6 +269,13 @@ class KernelChannel:
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(why)
+
+    def _of_no_use(self, why: SandboxError) -> SandboxError:
+        """What using the channel raises after its end: the kernel's own end is told only to what ran in it then."""
+        if why.code not in ("KERNEL_DIED", "SANDBOX_DESTROYED"):
+            return why
+        text = f"The channel belongs to a kernel of context {self.context!r} that is gone. {why.message}"
+        return error("STALE_HANDLE", text, remedy="Open a new channel to the context.", sent=False)
 
     def _fail_requests(self, why: SandboxError) -> None:
         for request in list(self._requests.values()):

@@ -3,6 +3,9 @@
 All handles used on a loop share one :class:`Connection`; the last one that lets go closes it. A request that may have
 had an effect goes over a socket that was just seen to be alive, or over a new one: if that cannot connect, nothing was
 done, and it is safe to start a manager and ask again; if it breaks later, it is never silently repeated.
+
+The manager is this user's own, on its Unix socket, unless the environment names one behind a Jupyter server
+(:mod:`.elsewhere`): the same requests then go there, with a token, and nothing is started here.
 """
 
 from __future__ import annotations
@@ -18,11 +21,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
+from yarl import URL
 
 from .. import __version__
 from ..errors import SandboxError, error, error_from_json
+from . import elsewhere, spawn
 from . import loop as loops
-from . import spawn
+from .elsewhere import Elsewhere
 from .wire import MAX_FRAME, SUBPROTOCOL
 
 API_VERSION = "1.0"
@@ -38,21 +43,29 @@ MAX_ANSWER = 64 * 1024**2
 _HOST = "http://manager"
 _ATTEMPTS = 3
 _LOOK = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
-# What works may take as long as it takes; who waits may interrupt.
-_WORK = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
+"""What works may take as long as it takes; who waits may interrupt."""
 
 
 class Connection:
-    """One loop's way to the manager. Use :meth:`acquire`, then :meth:`release` as often."""
+    """One loop's way to the manager. Use :meth:`acquire`, then :meth:`release` as often.
+
+    Parameters
+    ----------
+    own:
+        Ask this user's own manager, whatever the environment names.
+    """
 
     _of_loop: ClassVar[dict[asyncio.AbstractEventLoop, Connection]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, *, own: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._users = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting = asyncio.Lock()
-        self._socket: Path | None = None
+        self._own = own
+        self._target: Path | Elsewhere | None = None
+        self._base = _HOST
         self._greeted = False
         self._looking: aiohttp.ClientSession | None = None
         self._acting: aiohttp.ClientSession | None = None
@@ -91,7 +104,7 @@ class Connection:
     async def close(self) -> None:
         """Close every socket."""
         sessions = [session for session in (self._looking, self._acting) if session is not None]
-        self._looking = self._acting = self._socket = None
+        self._looking = self._acting = self._target = None
         self._greeted = False
         for session in sessions:
             await session.close()
@@ -110,9 +123,9 @@ class Connection:
             Whether asking twice does the same as asking once. Default: for GET.
         """
         repeatable = method == "GET" if repeatable is None else repeatable
-        response = await self._send(method, path, repeatable, kwargs)
+        response = await self.send(method, path, repeatable=repeatable, **kwargs)
         try:
-            if response.status >= 400:
+            if response.status >= 300:
                 raise await _refusal(response)
             yield response
         except (aiohttp.ClientError, ConnectionError) as problem:
@@ -127,8 +140,10 @@ class Connection:
         async with self.request(method, path, **kwargs) as response:
             return _object(await read_bounded(response, MAX_ANSWER))
 
-    async def websocket(self, path: str) -> aiohttp.ClientWebSocketResponse:
-        """Open a channel to a kernel.
+    async def websocket(
+        self, path: str, protocols: tuple[str, ...] = (SUBPROTOCOL,)
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket; by default a channel to a kernel.
 
         Raises
         ------
@@ -139,7 +154,7 @@ class Connection:
             session, _acting = await self._sessions()
             try:
                 return await session.ws_connect(
-                    _HOST + path, protocols=(SUBPROTOCOL,), max_msg_size=MAX_FRAME, compress=0, autoping=True
+                    self._url(path), protocols=protocols, max_msg_size=MAX_FRAME, compress=0, autoping=True
                 )
             except aiohttp.WSServerHandshakeError:
                 raise
@@ -147,15 +162,16 @@ class Connection:
                 self._greeted = False  # Opening a channel has no effect: find the manager and try again.
         raise error("MANAGER_UNAVAILABLE")
 
-    async def _send(self, method: str, path: str, repeatable: bool, kwargs: dict[str, Any]) -> aiohttp.ClientResponse:
+    async def send(self, method: str, path: str, *, repeatable: bool, **kwargs: Any) -> aiohttp.ClientResponse:
+        """As :meth:`request`, for who passes the answer on as it is, errors included, and closes it himself."""
         for _ in range(_ATTEMPTS):
             looking, acting = await self._sessions()
             session = looking if repeatable else acting
             if not repeatable:
                 await _look_at_sockets()
-            kwargs.setdefault("timeout", _LOOK if method == "GET" else _WORK)
+            kwargs.setdefault("timeout", _LOOK if method == "GET" else PATIENT)
             try:
-                return await session.request(method, _HOST + path, allow_redirects=False, **kwargs)
+                return await session.request(method, self._url(path), allow_redirects=False, **kwargs)
             except TimeoutError as problem:
                 raise _silent() from problem
             except aiohttp.ClientConnectorError:
@@ -165,6 +181,10 @@ class Connection:
                 if not repeatable:
                     raise _lost(method, problem) from problem
         raise error("MANAGER_UNAVAILABLE")
+
+    def _url(self, path: str) -> URL:
+        # As it stands: another spelling of the same path may not be the same for who routes it.
+        return URL(self._base + path, encoded=True)
 
     # --- greeting ----------------------------------------------------------------------------------
 
@@ -178,30 +198,49 @@ class Connection:
 
     async def _greet(self) -> None:
         """Find or start a manager of a version that works with ours."""
-        _refuse_a_manager_elsewhere()
-        version = await self._version(spawn.find_socket())
-        if _older(version.get("package"), __version__) and version.get("idle") is True:
-            version = await self._take_over(version)
+        where = None if self._own else elsewhere.from_environment()
+        version = await (self._version_there(where) if where else self._version_here())
         theirs = str(version.get("api"))
         if theirs.partition(".")[0] != API_VERSION.partition(".")[0]:
             raise _mismatch(version)
         self._greeted = True
 
+    async def _version_there(self, where: Elsewhere) -> dict[str, Any]:
+        await self._point_to(where)
+        try:
+            return await self._ask_version()
+        except (aiohttp.ClientError, ConnectionError) as problem:
+            raise error(
+                "MANAGER_UNAVAILABLE",
+                f"No Jupyter server answers at {where.url} ({type(problem).__name__}).",
+                remedy=f"Start it, or correct {elsewhere.URL}.",
+            ) from problem
+
+    async def _version_here(self) -> dict[str, Any]:
+        version = await self._version(spawn.find_socket())
+        if _older(version.get("package"), __version__) and version.get("idle") is True:
+            return await self._take_over(version)
+        return version
+
     async def _version(self, path: Path) -> dict[str, Any]:
         for _ in range(_ATTEMPTS):
             await self._point_to(path)
-            assert self._looking is not None
-            timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
             try:
-                async with self._looking.get(_HOST + "/version", timeout=timeout) as response:
-                    if response.status >= 400:
-                        raise await _refusal(response)
-                    return _object(await read_bounded(response, MAX_ANSWER))
-            except TimeoutError as problem:
-                raise _silent() from problem
-            except (aiohttp.ClientError, OSError):
+                return await self._ask_version()
+            except (aiohttp.ClientError, ConnectionError):
                 path = await spawn.start_manager()
         raise error("MANAGER_UNAVAILABLE")
+
+    async def _ask_version(self) -> dict[str, Any]:
+        assert self._looking is not None
+        timeout = aiohttp.ClientTimeout(total=CONNECT_TIMEOUT)
+        try:
+            async with self._looking.get(self._url("/version"), timeout=timeout, allow_redirects=False) as response:
+                if response.status >= 300:
+                    raise await _refusal(response)
+                return _object(await read_bounded(response, MAX_ANSWER))
+        except TimeoutError as problem:
+            raise _silent() from problem
 
     async def _take_over(self, version: dict[str, Any]) -> dict[str, Any]:
         """Ask an older manager that does nothing to go, and start ours."""
@@ -214,13 +253,15 @@ class Connection:
             await spawn.wait_for_exit(pid, CONNECT_TIMEOUT)
         return await self._version(await spawn.start_manager())
 
-    async def _point_to(self, path: Path) -> None:
-        if path == self._socket and self._looking is not None:
+    async def _point_to(self, target: Path | Elsewhere) -> None:
+        if target == self._target and self._looking is not None:
             return
         await self.close()
-        self._socket = path
-        self._looking = _session(path)
-        self._acting = _session(path)
+        self._target = target
+        self._base = target.url if isinstance(target, Elsewhere) else _HOST
+        self._looking = _session(target, reuse=True)
+        # Whether a connection over a network is still alive cannot be seen here.
+        self._acting = _session(target, reuse=not isinstance(target, Elsewhere))
         self._acting._retry_connection = False  # aiohttp would repeat PUT and DELETE by itself
 
 
@@ -234,20 +275,17 @@ async def _look_at_sockets() -> None:
     await asyncio.sleep(0)
 
 
-def _session(path: Path) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.UnixConnector(path=os.fspath(path), limit=0),
-        headers={"X-Sandbox-Client": f"{__version__} {API_VERSION}"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        timeout=_WORK,
-    )
-
-
-def _refuse_a_manager_elsewhere() -> None:
-    # The seam for a manager behind a Jupyter server: another transport under the same Connection.
-    if os.environ.get("JUPYTER_SANDBOX_URL"):
-        raise error("NOT_AVAILABLE_YET", "JUPYTER_SANDBOX_URL is set, but a manager elsewhere cannot be used yet.")
+def _session(target: Path | Elsewhere, *, reuse: bool) -> aiohttp.ClientSession:
+    options: dict[str, Any] = {
+        "headers": {"X-Sandbox-Client": f"{__version__} {API_VERSION}"},
+        "cookie_jar": aiohttp.DummyCookieJar(),
+        "auto_decompress": False,
+        "timeout": PATIENT,
+    }
+    if isinstance(target, Elsewhere):
+        return target.session(reuse=reuse, **options)
+    connector = aiohttp.UnixConnector(path=os.fspath(target), limit=0, force_close=not reuse)
+    return aiohttp.ClientSession(connector=connector, **options)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -263,11 +301,18 @@ async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> SandboxError:
+    if response.status < 400:
+        where = response.url.origin()
+        return error("OUTPUT_INVALID", f"The server at {where} sent us elsewhere, and that is not followed.")
     try:
         body = json.loads(await read_bounded(response, MAX_ANSWER))
     except (ValueError, RecursionError):
-        return error("OUTPUT_INVALID", f"The answer is {response.status}, without a reason.")
-    return error_from_json(body)
+        body = None
+    if isinstance(body, dict) and "error" in body:
+        return error_from_json(body)
+    if response.status in (401, 403):
+        return error("LOGIN_REQUIRED")
+    return error("OUTPUT_INVALID", f"The answer is {response.status}, without a reason.")
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import NotFound, SandboxError, error
@@ -31,6 +31,7 @@ class CodeContext:
     id: str
     name: str
     language: str
+    runtime: str | None = field(default=None, repr=False, compare=False)
 
 
 async def create(
@@ -45,7 +46,7 @@ async def create(
         "env": arguments.environment(env),
     }
     model = _model(await remote.agent_json("POST", "api/kernels", json=body, repeatable=True))
-    return CodeContext(model["id"], model["context"], model["language"])
+    return CodeContext(model["id"], model["context"], model["language"], remote.runtime)
 
 
 class Channels:
@@ -96,10 +97,21 @@ class Channels:
         return _model(await self._remote.agent_json("POST", "api/kernels", json=body, repeatable=True, preload=preload))
 
     async def _find(self, context: CodeContext) -> dict[str, Any]:
+        # Looked at first: to say that a handle is stale, nothing is woken, started or made.
+        if context.runtime is not None and (await _look(self._remote)).get("runtime") != context.runtime:
+            raise _stale(context)
         try:
             return _model(await self._remote.agent_json("GET", f"api/kernels/{context.id}"))
         except NotFound as problem:
-            raise error("STALE_HANDLE", f"The kernel of context {context.name!r} is gone.") from problem
+            raise _stale(context) from problem
+
+
+def _stale(context: CodeContext) -> SandboxError:
+    return error(
+        "STALE_HANDLE",
+        f"The kernel of context {context.name!r} is gone: the handle belongs to it, or to an earlier start.",
+        remedy=f"Create it anew, or give its name ({context.name!r}), which always means the living kernel.",
+    )
 
 
 async def _close(task: asyncio.Task[KernelChannel]) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+RUNTIME_HEADER = "X-Sandbox-Runtime"
+"""Says of an agent's answer which start of the sandbox it comes from (docs/protocol.md)."""
+
 Progress = Callable[[str], Awaitable[None] | None]
 
 _GONE = frozenset({"SANDBOX_NOT_FOUND", "SANDBOX_ASLEEP"})
@@ -53,6 +56,8 @@ class Remote:
         self.options = options or SandboxOptions()
         self.environment = from_environment() if environment is None else environment
         self.previous_end: str | None = None
+        self.lost_contexts: tuple[str, ...] = ()
+        self.runtime: str | None = None
         self.oom_kills = 0
         self.used = False
         self._made = False
@@ -147,6 +152,7 @@ class Remote:
         await self.connection().json("DELETE", self._path, repeatable=True)
         self.forget()
         self.previous_end = None
+        self.lost_contexts = ()
 
     def _note(self, answer: Mapping[str, Any]) -> None:
         sandbox = answer.get("sandbox")
@@ -154,6 +160,8 @@ class Remote:
             return
         end = sandbox.get("previous_end")
         self.previous_end = end if isinstance(end, str) else None
+        lost = sandbox.get("lost_contexts")
+        self.lost_contexts = tuple(map(str, lost)) if isinstance(lost, list) else ()
         self.oom_kills = oom_kills(sandbox)
 
     # --- the agent ---------------------------------------------------------------------------------
@@ -184,6 +192,7 @@ class Remote:
                 await self.make(preload=preload)
                 request = self.connection().request(method, target, repeatable=repeatable, **kwargs)
                 response = await stack.enter_async_context(request)
+            self.runtime = response.headers.get(RUNTIME_HEADER)
             yield response
 
     async def agent_json(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:

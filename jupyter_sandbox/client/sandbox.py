@@ -78,6 +78,11 @@ class Sandbox:
         return self._inner.previous_end
 
     @property
+    def lost_contexts(self) -> tuple[str, ...]:
+        """The contexts of former runs that nobody has used since: their variables are gone. As of the last start."""
+        return self._inner.lost_contexts
+
+    @property
     def used(self) -> bool:
         """Whether an operation of this handle may have created the sandbox."""
         return self._inner.used
@@ -97,6 +102,7 @@ class Sandbox:
     status = _blocking(AsyncSandbox.status)
     sleep = _blocking(AsyncSandbox.sleep)
     wake = _blocking(AsyncSandbox.wake)
+    extend = _blocking(AsyncSandbox.extend)
     destroy = _blocking(AsyncSandbox.destroy)
     close = _blocking(AsyncSandbox.close)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ..errors import error
 from ..models import Protection, Usage
 from ..options import ResolvedLimits
 
@@ -109,6 +110,8 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    default_image: str | None = None
+    """The image of a sandbox that names none; None for an engine that has no images."""
 
     @abstractmethod
     async def probe(self) -> Probe:
@@ -160,6 +163,16 @@ class Engine(ABC):
     @abstractmethod
     async def find(self, installation: str) -> set[str]:
         """The lifetimes of which engine objects of this installation exist, to remove orphans."""
+
+    async def image_id(self, name: str) -> str:
+        """What tells the content of the image ``name`` from every other. Called only where there is a default image.
+
+        Raises
+        ------
+        SandboxError
+            ``IMAGE_MISSING`` if there is no such image; none is ever fetched.
+        """
+        raise error("IMAGE_MISSING", f"The engine {self.name} has no images.", image=name)
 
     async def close(self) -> None:
         """Let go of connections and threads; runtimes go on. Called when the manager exits."""

@@ -42,6 +42,7 @@ COMMANDS = {
     "exec": "ID COMMAND  run a shell command in it",
     "sleep": "ID  freeze it now; variables are kept",
     "wake": "ID  wake it",
+    "extend": "ID DURATION  do not let it fall asleep before that long from now (30s, 5m, 1h or seconds)",
     "destroy": "ID  remove it with all its files, at once",
     "use": "ID  the sandbox of later bare %%sandbox cells",
     "help": "this text",
@@ -52,7 +53,6 @@ LATER = {
     "expose": "`%sandbox expose`",
     "url": "`%sandbox url`",
     "logs": "`%sandbox logs`",
-    "extend": "`%sandbox extend`",
 }
 """Subcommands that the next versions bring; refused by name until then."""
 
@@ -156,6 +156,16 @@ def one_id(text: str | None, command: str) -> str:
         what = "needs the ID of a sandbox" if not given else f"takes one ID, not {len(given)} words"
         raise error("INVALID_MAGIC", f"%sandbox {command} {what}.")
     return normalize(given[0])
+
+
+def parse_extend(line: str) -> tuple[str, float]:
+    """Read ``%sandbox extend``: the ID, and the duration in seconds."""
+    given = words(line, "%sandbox extend")
+    if len(given) != 2:
+        raise error(
+            "INVALID_MAGIC", "%sandbox extend takes an ID and a duration, as in `%sandbox extend user-123 30m`."
+        )
+    return normalize(given[0]), _duration(given[1], "duration")
 
 
 def _sandbox_options(found: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from ..client.loop import run
 from ..errors import error
 from ..models import SandboxStatus, SandboxSummary
-from .arguments import one_id, parse_create
+from .arguments import one_id, parse_create, parse_extend
 from .help import help_text
 from .progress import Progress
 from .safe import clean_text
@@ -87,6 +87,12 @@ class Commands:
         handle = self._sessions.handle(one_id(rest, "wake"))
         run(handle.wake())
         self._print(f"{handle.id} is running.\n")
+
+    def _extend(self, rest: str) -> None:
+        sandbox_id, seconds = parse_extend(rest)
+        handle = self._sessions.handle(sandbox_id)
+        run(handle.extend(seconds))
+        self._print(f"{handle.id} stays awake for {_span(seconds)} at least.\n")
 
     def _destroy(self, rest: str) -> None:
         handle = self._sessions.handle(one_id(rest, "destroy"))

@@ -73,7 +73,7 @@ class Sessions:
             return Opened(handle, channel, None)
         self._channels[handle.id, context] = channel
         self._attach(handle.id, channel)
-        return Opened(handle, channel, _lost(handle, channel))
+        return Opened(handle, channel, _lost(handle, channel, known))
 
     async def _apply(self, sandbox_id: str, options: dict[str, Any], on_step: Any) -> None:
         """Start the sandbox with its options; a handle of its own, because those of a handle never change."""
@@ -99,10 +99,17 @@ class Sessions:
             self.forget(sandbox_id)
 
 
-def _lost(handle: AsyncSandbox, channel: KernelChannel) -> str | None:
-    """What a user has to be told about a new kernel: that an earlier one, and its variables, are gone, and why."""
-    if not channel.created or not (channel.notice or handle.previous_end):
+def _lost(handle: AsyncSandbox, channel: KernelChannel, known: KernelChannel | None) -> str | None:
+    """What a user has to be told about a new kernel: that an earlier one, and its variables, are gone, and why.
+
+    Told once for each context: by the first cell of its new kernel, and in a notebook whose own channel led to the
+    former one by its next cell, whoever has started the new one.
+    """
+    had_one = known is not None and known.runtime != channel.runtime
+    was_lost = channel.created and channel.context in handle.lost_contexts
+    why = channel.notice or (handle.previous_end if had_one or was_lost else None)
+    if why is None:
         return None
-    end = f"It started anew, and the variables of context {channel.context!r} are gone: {handle.previous_end}"
+    end = f"It started anew, and the variables of context {channel.context!r} are gone: {why}"
     said = clean_text(channel.notice or end).split("\n")[0]
     return f"[sandbox {handle.id}] {said[:500].rstrip('.')}."

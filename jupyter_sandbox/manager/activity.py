@@ -31,6 +31,7 @@ class Activity:
         self._options = ResolvedOptions()
         self._last_work = self._loop.time()
         self._not_before = 0.0
+        self.extended_until: float | None = None
         self._working = 0
         self._looking = 0
         self._awake = False
@@ -53,10 +54,23 @@ class Activity:
         self._awake = True
         self._arm()
 
+    def adopt(self, extended_until: float | None) -> None:
+        """The sandbox runs already. When it last worked is not known: it gets all of ``sleep_after``, once."""
+        last_active_at = self.last_active_at
+        self.extended_until = extended_until
+        self.wake()
+        self.last_active_at = last_active_at
+
     def rest(self) -> None:
-        """The sandbox does not run any more: no timer is needed."""
+        """The sandbox does not run any more: no timer is needed, and an extension is used up."""
         self._awake = False
+        self.extended_until = None
         self._disarm()
+
+    def extend(self, seconds: float) -> None:
+        """Do not let it sleep by itself for that long from now on; never brings its sleep nearer."""
+        self.extended_until = max(self.extended_until or 0.0, self._loop.time() + seconds)
+        self._arm()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -107,7 +121,9 @@ class Activity:
         """When it will sleep if nothing happens; None where no timer runs."""
         if not self._awake or self._options.keep_alive:
             return None
-        left = self._options.sleep_after if self._working else self._deadline() - self._loop.time()
+        now = self._loop.time()
+        soonest = max(now + self._options.sleep_after, self.extended_until or 0.0)
+        left = (soonest if self._working else self._deadline()) - now
         return datetime.now(UTC) + timedelta(seconds=max(0.0, left))
 
     def _touch(self) -> None:
@@ -118,13 +134,13 @@ class Activity:
 
     def _deadline(self) -> float:
         patience = self._options.max_busy if self._working else self._options.sleep_after
-        return max(self._last_work + patience, self._not_before)
+        return max(self._last_work + patience, self._not_before, self.extended_until or 0.0)
 
     def _arm(self) -> None:
         self._disarm()
         if self._awake and not self._options.keep_alive:
             # Work that ends brings the deadline nearer, but never nearer than this.
-            soonest = self._loop.time() + self._options.sleep_after
+            soonest = max(self._loop.time() + self._options.sleep_after, self.extended_until or 0.0)
             self._timer = self._loop.call_at(min(self._deadline(), soonest), self._fire)
 
     def _disarm(self) -> None:

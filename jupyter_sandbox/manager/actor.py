@@ -11,28 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeVar
 
 from ..errors import SandboxError, error
 from ..models import ContextInfo, State, Usage
 from ..options import SandboxOptions, merge
-from .activity import Activity
 from .agent_link import AgentLink
+from .door import Door
 from .lifetime import Lifetime
+from .own_tasks import OwnTasks
 from .records import SandboxRecord
 from .services import Services
 from .step_feed import StepFeed
+from .vigil import Vigil
 from .wanted import Wanted, refuse_conflicts
-from .watcher import Watcher
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
-_VERDICT = 1.0
-"""Seconds that a broken connection waits for the engine to say why the runtime ended."""
 _ATTEMPTS = 3
 """Starts that one request may cause; a sandbox that ends at once each time is an error."""
 
@@ -44,24 +40,32 @@ class Actor:
     ----------
     forget:
         Called when the sandbox is destroyed, before its ID may be used again.
+    make_room:
+        Called before it starts or wakes: frees memory where it is short.
     """
 
-    def __init__(self, lifetime: Lifetime, services: Services, forget: Callable[[Actor], None]) -> None:
+    def __init__(
+        self,
+        lifetime: Lifetime,
+        services: Services,
+        forget: Callable[[Actor], None],
+        make_room: Callable[[], Awaitable[None]],
+    ) -> None:
         self.lifetime = lifetime
-        self.opened = asyncio.Event()
-        self.activity = Activity(self._on_timer)
-        self.activity.last_active_at = lifetime.record.last_active_at
+        self._door = Door(lifetime, services, self._on_timer, self._on_rested)
+        self.opened, self.activity, self.rest = self._door.opened, self._door.activity, self._door.rest
         self.last_usage = Usage()
         self.last_contexts: tuple[ContextInfo, ...] = ()
         self.steps = StepFeed()
         self._services = services
         self._forget = forget
+        self._make_room = make_room
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = OwnTasks(lifetime.record.lifetime)
+        self._vigil = Vigil(lifetime, self._lock, self._tasks, self._door.close)
         self._waking: asyncio.Task[AgentLink] | None = None
         self._destroying: asyncio.Task[None] | None = None
         self._adopting: asyncio.Task[None] | None = None
-        self._watcher: Watcher | None = None
 
     @property
     def record(self) -> SandboxRecord:
@@ -82,6 +86,11 @@ class Actor:
     def is_changing(self) -> bool:
         """Whether a step is under way."""
         return self._lock.locked()
+
+    @property
+    def asleep_since(self) -> float | None:
+        """When it fell asleep (the loop's clock), if it may be stopped for want of memory; else None."""
+        return self.rest.since if self.rest.stoppable and self._is_left_alone else None
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -112,7 +121,7 @@ class Actor:
             await asyncio.wait({self._waking})
 
     async def running(self, wanted: Wanted | None = None, *, link: AgentLink | None = None) -> AgentLink:
-        """Make it run; all who ask at the same time share one start, and its failure.
+        """Make it run, which is work; all who ask at the same time share one start, and its failure.
 
         Raises
         ------
@@ -124,6 +133,7 @@ class Actor:
             if link is not None and self.lifetime.link is not link:
                 raise error("STALE_HANDLE")
             if self.opened.is_set() and self.lifetime.link is not None:
+                self.activity.touch()
                 return self.lifetime.link
             await asyncio.shield(self._share_wake(wanted or Wanted()))
         if self.opened.is_set() and self.lifetime.link is not None:
@@ -131,35 +141,23 @@ class Actor:
         raise error("AGENT_UNREACHABLE", f"The sandbox ends as soon as it has started: {self.record.previous_end}.")
 
     async def lost(self, link: AgentLink, *, refused: bool = False) -> SandboxError:
-        """Find out why the agent at ``link`` did not answer; the error to give to who asked it.
-
-        Parameters
-        ----------
-        refused:
-            Nothing listens there any more, so that the runtime is of no use even if it lives: it is stopped, and
-            the next work starts another one.
-        """
-        if not refused:
-            await asyncio.wait({link.over}, timeout=_VERDICT)
-        if not link.over.done():
-            await self._own(self._judge(link, refused=refused))
-        if link.over.done():
-            return error("AGENT_UNREACHABLE", f"The sandbox ended: {link.over.result().text}.")
-        return error("AGENT_UNREACHABLE", "The sandbox runs, but does not answer.", remedy="Try again, or destroy it.")
+        """The error to give to who asked the agent at ``link`` in vain; see :meth:`.Vigil.lost`."""
+        return await self._vigil.lost(link, refused=refused)
 
     # --- operations -------------------------------------------------------------------------------------------
 
     async def configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:
-        """Keep what was given explicitly, and apply at once what can change at once.
+        """Keep what was given explicitly, and apply at once what can change at once; this is work.
 
         Raises
         ------
         Conflict
             ``OPTION_CONFLICT`` for an engine, image or network other than the sandbox has.
         """
+        self.activity.touch()
         if given.to_json():
             refuse_conflicts(given, self.record)
-            await self._own(self._configure(given, environment))
+            await self._tasks.run(self._configure(given, environment))
 
     async def sleep(self, *, force: bool) -> None:
         """Freeze it now; nothing happens where it is not running.
@@ -169,22 +167,40 @@ class Actor:
         Conflict
             ``SANDBOX_BUSY`` if something runs or is in flight, unless ``force``.
         """
-        await self._own(self._sleep(force=force))
+        await self._tasks.run(self._sleep(force=force))
+
+    async def extend(self, seconds: float) -> None:
+        """Do not let it sleep by itself for ``seconds`` from now on; nothing changes where it never would.
+
+        Raises
+        ------
+        Conflict
+            ``SANDBOX_ASLEEP`` unless it runs: there is no sleep to put off.
+        """
+        await self._tasks.run(self._extend(seconds))
+
+    async def note_context(self, name: str) -> None:
+        """Remember that it has a context of that name."""
+        await self._tasks.run(self._note_context(name))
+
+    async def give_memory_back(self, reason: str) -> None:
+        """Stop it if it sleeps and nobody is about to wake it; files stay."""
+        await self._tasks.run(self._give_memory_back(reason))
 
     async def stop(self, reason: str, grace: float) -> None:
         """End its runtime, interrupting a start; files stay."""
         await self._cancel_waking()
-        await self._own(self._stop(reason, grace))
+        await self._tasks.run(self._stop(reason, grace))
 
     async def destroy(self) -> None:
         """Remove all of it, from any state; all who ask at the same time share one destroy."""
         if self._destroying is None or (self._destroying.done() and not self._is_going):
-            self._destroying = self._spawn(self._destroy())
+            self._destroying = self._tasks.spawn(self._destroy())
         await asyncio.shield(self._destroying)
 
     def adopt(self, turn: asyncio.Semaphore) -> None:
         """Begin to find out what is left of it; :meth:`adopted` waits for the end."""
-        self._adopting = self._spawn(self._adopt(turn))
+        self._adopting = self._tasks.spawn(self._adopt(turn))
 
     async def adopted(self) -> None:
         """Wait until the manager knows what is left of it from before its own start; tries again what failed."""
@@ -196,10 +212,9 @@ class Actor:
 
     async def leave(self) -> None:
         """Let go of the runtime without touching it; the next manager adopts it."""
-        self._close()
-        self._unwatch()
-        for task in list(self._tasks):
-            task.cancel()
+        self._door.close()
+        self._vigil.stop()
+        self._tasks.cancel_all()
         if self.lifetime.link is not None:
             await self.lifetime.link.session.close()
 
@@ -210,30 +225,17 @@ class Actor:
         task = self._destroying
         return task is not None and (not task.done() or (not task.cancelled() and task.exception() is None))
 
-    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None and not isinstance(exc, SandboxError):
-            log.error("%s: a step failed", self.record.lifetime, exc_info=exc)
-
-    async def _own(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run ``work`` to its end even if the caller goes away."""
-        return await asyncio.shield(self._spawn(work))
-
     def _share_wake(self, wanted: Wanted) -> asyncio.Task[AgentLink]:
         if self.state == "destroying":
             raise error("SANDBOX_DESTROYED")
         if self._waking is None or self._waking.done():
-            self._waking = self._spawn(self._wake(wanted))
+            self._waking = self._tasks.spawn(self._wake(wanted))
         return self._waking
 
     async def _wake(self, wanted: Wanted) -> AgentLink:
         try:
+            if not self.opened.is_set():
+                await self._make_room()
             async with self._lock:
                 return await self._wake_locked(wanted)
         except asyncio.CancelledError:
@@ -245,11 +247,11 @@ class Actor:
             return link
         if self.opened.is_set() and self.lifetime.link is not None:
             return self.lifetime.link
-        options = self._services.resolve(self.record.options, wanted.environment)
+        options = self._services.options_of(self.record, wanted.environment)
         with self.steps.of_a_start() as progress:
             link = await self.lifetime.start(options, preload=wanted.preload, progress=progress)
-        self._watch(link)
-        self._open(wanted.environment)
+        self._vigil.begin(link)
+        self._door.open(wanted.environment)
         return link
 
     async def _thaw(self) -> AgentLink | None:
@@ -258,32 +260,22 @@ class Actor:
         except SandboxError:
             if await self.lifetime.is_alive():
                 raise
-            await self._end(await self._reason())
+            await self._vigil.bury()
             return None
-        self._open()
+        self._door.open()
         with suppress(SandboxError):  # It gets its environment at the next wake, or at its next start.
-            await link.put_env(self._services.resolve(self.record.options).env)
+            await link.put_env(self._services.options_of(self.record).env)
         return link
-
-    def _open(self, environment: SandboxOptions | None = None) -> None:
-        self.activity.configure(self._services.resolve(self.record.options, environment or SandboxOptions()))
-        self.activity.wake()
-        self.opened.set()
-
-    def _close(self) -> None:
-        self.opened.clear()
-        self.activity.rest()
-        self.record.last_active_at = self.activity.last_active_at
 
     async def _configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:
         async with self._lock:
             merged = merge(given, self.record.options)
             if merged == self.record.options:
                 return
-            before, self.record.options = self._services.resolve(self.record.options), merged
+            before, self.record.options = self._services.options_of(self.record), merged
             await self.lifetime.save()
-            options = self._services.resolve(merged, environment)
-            self.activity.configure(options)
+            options = self._services.options_of(self.record, environment)
+            self._door.apply(options)
             if self.record.runtime is not None and options.limits != before.limits:
                 await self.lifetime.engine.set_limits(self.record.runtime, options.limits)
             if self.opened.is_set() and self.lifetime.link is not None:
@@ -293,21 +285,64 @@ class Actor:
         async with self._lock:
             if self.opened.is_set():
                 if not force and await self._is_busy():
-                    raise error("SANDBOX_BUSY", f"The sandbox {self.record.id!r} is busy.", id=self.record.id)
+                    doing = ", ".join(self.lifetime.link.last_busy) if self.lifetime.link else ""
+                    text = f"The sandbox {self.record.id!r} is busy" + (f": {doing}." if doing else ".")
+                    raise error("SANDBOX_BUSY", text, id=self.record.id)
                 await self._freeze()
 
+    async def _extend(self, seconds: float) -> None:
+        async with self._lock:
+            if not self.opened.is_set():
+                raise error("SANDBOX_ASLEEP", f"The sandbox {self.record.id!r} is {self.state}: wake it first.")
+            self.activity.extend(seconds)
+            self.record.extended_until = self.activity.extended_until
+            await self.lifetime.save()
+
+    async def _note_context(self, name: str) -> None:
+        async with self._lock:
+            if self.lifetime.link is not None:
+                await self.lifetime.note_context(name)
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Whether nothing is under way, and nobody waits for it to wake."""
+        return not self.is_changing and (self._waking is None or self._waking.done()) and not self._is_going
+
+    def _on_rested(self) -> None:
+        self._tasks.spawn(self._stop_rested())
+
+    async def _stop_rested(self) -> None:
+        if not self.rest.due:
+            return
+        if not self._is_left_alone:
+            self.rest.postpone()
+            return
+        try:
+            slept = self._services.options_of(self.record).stop_after
+            await self._give_memory_back(f"it was asleep for longer than stop_after ({slept:g} s)")
+        except Exception as exc:  # Whatever an engine raises: without another try it would keep its memory for ever.
+            log.warning("%s: could not be stopped: %s", self.record.lifetime, exc)
+            self.rest.postpone()
+
+    async def _give_memory_back(self, reason: str) -> None:
+        # Between this look and the lock nothing else runs: whoever wants to wake it now finds it stopped.
+        if self.asleep_since is not None:
+            await self._stop(reason, grace=0)
+
     def _on_timer(self) -> None:
-        self._spawn(self._fall_asleep())
+        self._tasks.spawn(self._fall_asleep())
 
     async def _fall_asleep(self) -> None:
         async with self._lock:
-            if not self.opened.is_set() or not self.activity.due:
+            if not self.opened.is_set():
                 return
             try:
-                if not self.activity.overdue and await self._is_busy():
+                if self.activity.due and not self.activity.overdue and await self._is_busy():
                     self.activity.found_busy()
                 elif self.activity.due:
                     await self._freeze()
+                else:
+                    self.activity.not_yet()
             except SandboxError as exc:
                 log.warning("%s: could not be put to sleep: %s", self.record.lifetime, exc)
                 await self._postpone()
@@ -324,13 +359,13 @@ class Actor:
         return self.activity.in_flight > 0 or await self.lifetime.link.busy() or self.activity.in_flight > 0
 
     async def _freeze(self) -> None:
-        self._close()
+        self._door.close()
         try:
             await self.lifetime.freeze()
+            self._door.sleep()
         except BaseException:
             if self.lifetime.link is not None and await self.lifetime.is_alive():
-                self.activity.go_on()
-                self.opened.set()
+                self._door.reopen()
             raise
 
     async def _stop(self, reason: str, grace: float) -> None:
@@ -339,15 +374,29 @@ class Actor:
                 await self._stop_locked(reason, grace)
 
     async def _stop_locked(self, reason: str, grace: float) -> None:
-        self._close()
-        self._unwatch()
-        await self.lifetime.stop(reason, grace)
+        self._door.close()
+        self._vigil.stop()
+        try:
+            await self.lifetime.stop(reason, grace)
+        except BaseException:
+            await self._take_up_again()
+            raise
+
+    async def _take_up_again(self) -> None:
+        """It could not be stopped: it goes on as it was, if there is anything left that goes on."""
+        if self.lifetime.link is None:
+            return
+        self._vigil.begin(self.lifetime.link)
+        if self.state == "sleeping":
+            self._door.sleep()
+        elif await self.lifetime.is_alive():
+            self._door.reopen()
 
     async def _destroy(self) -> None:
-        self._close()
+        self._door.close()
         await self._cancel_waking()
         async with self._lock:
-            self._unwatch()
+            self._vigil.stop()
             await self.lifetime.destroy()
             self._forget(self)
 
@@ -364,42 +413,5 @@ class Actor:
             elif self.state == "starting":
                 await self._wake_locked(Wanted())
             elif self.lifetime.link is not None:
-                self._watch(self.lifetime.link)
-                if self.state == "running":
-                    self._open()
-
-    # --- the end of a runtime ---------------------------------------------------------------------------------
-
-    def _watch(self, link: AgentLink) -> None:
-        self._watcher = Watcher(self.lifetime.wait, lambda text: self._ended_by_itself(link, text))
-
-    def _unwatch(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher = None
-
-    def _ended_by_itself(self, link: AgentLink, text: str) -> None:
-        self._spawn(self._note_end(link, text))
-
-    async def _note_end(self, link: AgentLink, text: str) -> None:
-        async with self._lock:
-            if self.lifetime.link is link:
-                await self._end(text)
-
-    async def _judge(self, link: AgentLink, *, refused: bool) -> None:
-        async with self._lock:
-            if self.lifetime.link is not link:
-                return
-            if not await self.lifetime.is_alive():
-                await self._end(await self._reason())
-            elif refused:
-                await self._stop_locked("its agent could not be reached any more", grace=0)
-
-    async def _reason(self) -> str:
-        return await self._watcher.reason(_VERDICT) if self._watcher else "it ended unwatched"
-
-    async def _end(self, text: str) -> None:
-        self._close()
-        self._unwatch()
-        log.info("%s: its runtime is over: %s", self.record.lifetime, text)
-        await self.lifetime.ended(text)
+                self._vigil.begin(self.lifetime.link)
+                self._door.adopt()

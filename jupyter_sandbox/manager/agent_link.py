@@ -26,6 +26,7 @@ DESTROYED = 4404
 
 _DIAL_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 5.0
+_REASONS = 5
 _ANSWER_LIMIT = 4 * 1024 * 1024
 
 
@@ -44,6 +45,7 @@ class AgentLink:
         self.runtime = runtime
         self.over: asyncio.Future[Over] = asyncio.get_running_loop().create_future()
         self.env: Mapping[str, str] | None = None
+        self.last_busy: list[str] = []
         self.session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(path=runtime.socket, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -65,8 +67,13 @@ class AgentLink:
         return body if isinstance(body, dict) else {}
 
     async def busy(self) -> bool:
-        """Whether the agent says that something runs; one that does not answer is not kept awake for it."""
-        return bool((await self.status()).get("busy"))
+        """Whether the agent says that something runs; one that does not answer is not kept awake for it.
+
+        What it says is kept in ``last_busy``, short and printable.
+        """
+        reasons = (await self.status()).get("busy")
+        self.last_busy = [_phrase(reason) for reason in reasons[:_REASONS]] if isinstance(reasons, list) else []
+        return bool(reasons)
 
     async def put_env(self, env: Mapping[str, str]) -> None:
         """Give processes that start later the environment ``env``, unless they have it already.
@@ -92,6 +99,12 @@ class AgentLink:
         if not self.over.done():
             self.over.set_result(over)
         await self.session.close()
+
+
+def _phrase(reason: object) -> str:
+    row = reason if isinstance(reason, dict) else {}
+    words = f"{row.get('kind', 'something')} {row.get('name', '')!r}"
+    return "".join(letter for letter in words if letter.isprintable())[:80]
 
 
 def _soon() -> aiohttp.ClientTimeout:

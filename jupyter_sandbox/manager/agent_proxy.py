@@ -38,6 +38,11 @@ SAFE_HEADERS: Mapping[str, str] = {
 }
 """On every answer that comes from a sandbox: a browser must not run it, guess its type or keep it."""
 
+RUNTIME_HEADER = "X-Sandbox-Runtime"
+"""On every answer of an agent: which start of the sandbox it comes from; what is made in one belongs to it."""
+_MODEL_LIMIT = 64 * 1024
+_NAME_LIMIT = 200
+
 NDJSON = "application/x-ndjson"
 _AT_ONCE = 64 * 1024
 """Bytes of a request's body up to which it is read before it is sent on."""
@@ -118,9 +123,10 @@ async def _relay(
 ) -> web.StreamResponse:
     if not 200 <= answer.status <= 599:
         raise error("OUTPUT_INVALID", f"The sandbox answered with the status {answer.status}.")
-    response = web.StreamResponse(status=answer.status, headers=_headers(route, answer))
+    response = web.StreamResponse(status=answer.status, headers=_headers(route, answer, link))
     await response.prepare(request)
     last = b""
+    told = _Told(actor) if _tells_of_a_context(request, route, answer) else None
     while True:
         try:
             chunk = await answer.content.readany()
@@ -130,17 +136,43 @@ async def _relay(
             return response
         if not chunk:
             break
+        if told is not None:
+            await told.hear(chunk)
         await response.write(chunk)
         last = chunk
     await response.write_eof()
     return response
 
 
-def _headers(route: Route, answer: aiohttp.ClientResponse) -> dict[str, str]:
+def _tells_of_a_context(request: web.Request, route: Route, answer: aiohttp.ClientResponse) -> bool:
+    return route.kind == "contexts" and request.method == "POST" and answer.status in (200, 201)
+
+
+class _Told:
+    """What the agent says of a context that was asked for: its name is remembered, to tell later that it was lost."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self._heard = b""
+
+    async def hear(self, chunk: bytes) -> None:
+        """Take a piece of the answer; the last one makes it a JSON object."""
+        self._heard = (self._heard + chunk)[:_MODEL_LIMIT]
+        try:
+            model = json.loads(self._heard)
+        except (ValueError, RecursionError):
+            return
+        name = model.get("context") if isinstance(model, dict) else None
+        if isinstance(name, str) and 0 < len(name) <= _NAME_LIMIT:
+            await self._actor.note_context(name)
+
+
+def _headers(route: Route, answer: aiohttp.ClientResponse, link: AgentLink) -> dict[str, str]:
     headers = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
     if not all(value.isprintable() and value.isascii() for value in headers.values()):
         raise error("OUTPUT_INVALID", "The sandbox answered with a header that cannot be read.")
     headers.update(SAFE_HEADERS)
+    headers[RUNTIME_HEADER] = link.runtime.runtime
     if route.kind == "files":
         headers["Content-Disposition"] = "attachment"
     return headers

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_plus
 
-Kind = Literal["http", "files", "channel"]
+Kind = Literal["http", "files", "contexts", "channel"]
 
 _NAME = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]{1,200}"
 _KERNEL = rf"api/kernels/{_NAME}"
@@ -38,7 +38,7 @@ ROUTES = (
     _route(r"files", "GET PUT DELETE", looking="", kind="files"),
     _route(r"files/(?:move|mkdir)", "POST"),
     _route(rf"api/kernelspecs(?:/{_NAME})?", "GET"),
-    _route(r"api/kernels", "GET POST"),
+    _route(r"api/kernels", "GET POST", kind="contexts"),
     _route(_KERNEL, "GET DELETE"),
     _route(rf"{_KERNEL}/(?:interrupt|restart)", "POST"),
     _route(rf"{_KERNEL}/channels", "GET", kind="channel"),

@@ -13,10 +13,13 @@ from aiohttp import web
 from .. import __version__, ids
 from ..engines.base import Step
 from ..errors import SandboxError, error
+from ..options import SandboxOptions, parse_duration
 from .actor import Actor
 from .agent_proxy import NDJSON, forward, line
 from .agent_routes import match
 from .channel_proxy import open_channel
+from .policy import refuse_extension
+from .principals import Principal
 from .registry import Registry
 from .services import Services
 from .view import View
@@ -51,12 +54,14 @@ class Api:
             web.get("/version", self.version),
             web.post("/handover", self.handover),
             web.get("/events", self.events),
+            web.post("/images/trust", self.trust),
             web.get("/sandboxes", self.list),
             web.get(_SANDBOX, self.get),
             web.put(_SANDBOX, self.put),
             web.delete(_SANDBOX, self.delete),
             web.post(f"{_SANDBOX}/wake", self.wake),
             web.post(f"{_SANDBOX}/sleep", self.sleep),
+            web.post(f"{_SANDBOX}/extend", self.extend),
             web.route("*", _SANDBOX + "/agent/{path:.*}", self.agent),
         ]
 
@@ -81,7 +86,9 @@ class Api:
 
     async def list(self, _: web.Request) -> web.Response:
         """Every sandbox of the asker, without waking one."""
-        return web.json_response({"sandboxes": [self._view.summary(actor) for actor in self._registry.all()]})
+        principal = self._principal("-")
+        mine = (actor for actor in self._registry.all() if actor.record.owner == principal.owner)
+        return web.json_response({"sandboxes": [self._view.summary(actor) for actor in mine]})
 
     async def get(self, request: web.Request) -> web.Response:
         """The status of one."""
@@ -90,9 +97,9 @@ class Api:
 
     async def put(self, request: web.Request) -> web.StreamResponse:
         """Get or create it, and make it run."""
-        key = self._key(request)
+        principal, sandbox_id = self._asked(request)
         wanted = Wanted.from_json(await _body(request))
-        return await self._start(request, wanted, lambda: self._registry.get_or_create(*key, wanted))
+        return await self._start(request, wanted, lambda: self._registry.get_or_create(principal, sandbox_id, wanted))
 
     async def wake(self, request: web.Request) -> web.StreamResponse:
         """Make an existing one run."""
@@ -115,6 +122,15 @@ class Api:
         await actor.sleep(force=force)
         return web.json_response({"sandbox": self._view.known(actor)})
 
+    async def extend(self, request: web.Request) -> web.Response:
+        """Put off the time at which it will sleep by itself."""
+        (principal, sandbox_id), body = self._asked(request), await _body(request)
+        seconds = parse_duration(body.get("duration"))
+        refuse_extension(seconds, self._services.policy(principal))
+        actor = await self._registry.get(principal.owner, sandbox_id)
+        await actor.extend(seconds)
+        return web.json_response({"sandbox": self._view.known(actor)})
+
     async def agent(self, request: web.Request) -> web.StreamResponse:
         """The agent proxy."""
         key = self._key(request)
@@ -130,18 +146,39 @@ class Api:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """What changes from now on, until the caller goes away."""
+        principal = self._principal("-")
         response = await _ndjson(request)
         with self._services.events.listen() as mailbox:
             while True:
                 for event in await mailbox.take():
-                    await response.write(line(event))
+                    if event["owner"] == principal.owner:
+                        await response.write(line(event))
+
+    async def trust(self, request: web.Request) -> web.Response:
+        """From now on the name of an image stands for what it names at present."""
+        self._principal("-")
+        body = await _body(request)
+        name = SandboxOptions(image=body.get("image")).image
+        engine = self._services.engines.with_images()
+        chosen = name or self._services.defaults.image or engine.default_image
+        assert chosen is not None, "an engine with images has a default one"
+        return web.json_response({"image": chosen, "id": await self._services.images.accept(engine, chosen)})
 
     def _key(self, request: web.Request) -> tuple[str, str]:
-        owner, sandbox_id = request.match_info["owner"], request.match_info["id"]
+        principal, sandbox_id = self._asked(request)
+        return principal.owner, sandbox_id
+
+    def _asked(self, request: web.Request) -> tuple[Principal, str]:
+        """Who asks for which sandbox."""
+        sandbox_id = request.match_info["id"]
         ids.check(sandbox_id)
-        if owner not in ("-", self._services.owner):
+        return self._principal(request.match_info["owner"], sandbox_id), sandbox_id
+
+    def _principal(self, owner: str, sandbox_id: str = "") -> Principal:
+        principal = self._services.principals(owner)
+        if principal is None:
             raise error("SANDBOX_NOT_FOUND", f"There is no sandbox {sandbox_id!r}.", id=sandbox_id)
-        return self._services.owner, sandbox_id
+        return principal
 
     def _is_idle(self) -> bool:
         """Whether nothing would be cut off by an exit: no start, nothing in flight, nobody else connected."""

@@ -17,7 +17,11 @@ from . import config, server
 from .api import API, Api
 from .engine_set import EngineSet, Factory
 from .events import Events
+from .images import Images
+from .memory_pressure import MemoryPressure
 from .place import Place
+from .policy import Policy
+from .principals import one_person
 from .records import Records
 from .recovery import remove_orphans, remove_stale_sockets
 from .registry import Registry
@@ -102,6 +106,10 @@ class Manager:
             directory=self._place.data / "sandboxes",
             sockets=paths.runtime_dir(),
             defaults=settings.options(),
+            memory=MemoryPressure(settings.reserve()),
+            principals=one_person(owner()),
+            images=Images(records, settings.images),
+            policy=Policy(settings.rule()),
             reached=self._reached,
         )
 

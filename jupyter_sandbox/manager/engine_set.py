@@ -47,6 +47,19 @@ class EngineSet:
             self._made[name] = self._factories[name]()
         return self._made[name]
 
+    def with_images(self) -> Engine:
+        """The engine that has images.
+
+        Raises
+        ------
+        Unavailable
+            ``ENGINE_UNAVAILABLE`` if none has.
+        """
+        for name in self._factories:
+            if (engine := self.get(name)).default_image is not None:
+                return engine
+        raise error("ENGINE_UNAVAILABLE", "No engine of this machine has images.", remedy="")
+
     @property
     def names(self) -> list[str]:
         """The names of all engines."""

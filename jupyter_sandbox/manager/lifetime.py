@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _START_SLACK = 5.0
 """Seconds that an engine may be late with its own timeout before it is interrupted."""
+_CONTEXTS = 100
+"""Contexts whose loss is remembered."""
 
 
 class Lifetime:
@@ -81,11 +83,14 @@ class Lifetime:
 
     async def freeze(self) -> None:
         """Freeze the runtime and record it as ``sleeping``; whatever fails, it is thawed again."""
+        extended_until = self.record.extended_until
         try:
             await self.engine.freeze(self._runtime)
             self._reached("freeze:engine")
+            self.record.extended_until, self.record.asleep_since = None, asyncio.get_running_loop().time()
             await self._enter("sleeping")
         except BaseException:
+            self.record.extended_until, self.record.asleep_since = extended_until, None
             await self.engine.thaw(self._runtime)
             raise
         self._reached("freeze:done")
@@ -94,6 +99,7 @@ class Lifetime:
         """Thaw the runtime and record it as ``running``."""
         await self.engine.thaw(self._runtime)
         self._reached("thaw:engine")
+        self.record.asleep_since = None
         await self._enter("running")
         self._reached("thaw:done")
         assert self.link is not None, "what is frozen has a link"
@@ -112,9 +118,25 @@ class Lifetime:
         self.record.previous_end = reason
         self.record.runtime = None
         self.record.runtime_id = None
+        self.record.asleep_since = self.record.extended_until = None
+        self._lose_contexts()
         await self._disconnect(Over(STOPPED, reason))
         await self._enter("stopped")
         self._reached("stop:done")
+
+    async def note_context(self, name: str) -> None:
+        """Record that a context of that name exists now, so that its loss can be told later."""
+        record = self.record
+        if name in record.contexts and name not in record.lost_contexts:
+            return
+        if len(record.contexts) < _CONTEXTS:
+            record.contexts = (*record.contexts, name)
+        record.lost_contexts = tuple(other for other in record.lost_contexts if other != name)
+        await self._services.records.save(record)
+
+    def _lose_contexts(self) -> None:
+        lost = dict.fromkeys((*self.record.lost_contexts, *self.record.contexts))
+        self.record.contexts, self.record.lost_contexts = (), tuple(lost)[-_CONTEXTS:]
 
     async def destroy(self) -> None:
         """Remove everything: runtime, engine objects, files, record. Can be repeated after a failure."""
@@ -202,7 +224,7 @@ class Lifetime:
             sockets=self._services.sockets,
             limits=options.limits,
             network=record.network,
-            image=record.image,
+            image=record.image_id or record.image,
             interpreter=record.interpreter,
             timeout=(timeouts.instance_get_timeout_ms + timeouts.port_ready_timeout_ms) / 1000,
         )

@@ -22,6 +22,7 @@ from ..errors import error
 from ..ids import opaque
 from ..models import Protection, State, from_json, to_json
 from ..options import Network, SandboxOptions
+from .principals import Principal
 
 SCHEMA_VERSION = 1
 """``user_version`` of the file; a newer one is refused, never guessed at."""
@@ -47,7 +48,10 @@ class SandboxRecord:
 
     ``options`` holds only what was given explicitly. ``runtime_id`` is set before a start is tried, ``runtime`` once
     the engine has said what it started. ``starts`` counts the starts that succeeded. ``previous_end`` says why the
-    last runtime of this lifetime ended, ``failure`` why the last start did not succeed.
+    last runtime of this lifetime ended, ``failure`` why the last start did not succeed. ``contexts`` names those that
+    the runtime has, ``lost_contexts`` those that a former one had and nobody has asked for since. ``asleep_since`` and
+    ``extended_until`` are times of the machine's monotonic clock, and mean something only while the runtime exists.
+    ``image_id`` is what ``image`` stood for at creation; ``actor`` and ``groups`` are of who asked for it.
     """
 
     lifetime: str
@@ -64,8 +68,20 @@ class SandboxRecord:
     starts: int = 0
     previous_end: str | None = None
     failure: str | None = None
+    contexts: tuple[str, ...] = ()
+    lost_contexts: tuple[str, ...] = ()
+    asleep_since: float | None = None
+    extended_until: float | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_active_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    image_id: str | None = None
+    actor: str = ""
+    groups: tuple[str, ...] = ()
+
+    @property
+    def principal(self) -> Principal:
+        """Who asked for it to be made."""
+        return Principal(owner=self.owner, actor=self.actor or self.owner, groups=self.groups)
 
 
 class Records:
@@ -174,6 +190,9 @@ def _read(body: dict[str, Any]) -> SandboxRecord:
             "interpreter": Interpreter(**body["interpreter"]),
             "options": SandboxOptions.from_json(body["options"]),
             "runtime": _read_runtime(body["runtime"]),
+            "contexts": tuple(body.get("contexts", ())),
+            "groups": tuple(body.get("groups", ())),
+            "lost_contexts": tuple(body.get("lost_contexts", ())),
             "created_at": datetime.fromisoformat(body["created_at"]),
             "last_active_at": datetime.fromisoformat(body["last_active_at"]),
         }

@@ -11,13 +11,14 @@ from ..ids import opaque
 from ..options import ResolvedOptions
 from .actor import Actor
 from .lifetime import Lifetime
+from .policy import Ceilings, allowed_engine, refuse_excess, refuse_interpreter
+from .principals import Principal
 from .records import SandboxRecord
 from .services import Services
+from .slots import Key, Slots
 from .wanted import Wanted, refuse_conflicts
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 _ADOPTIONS_AT_ONCE = 8
 
@@ -29,6 +30,7 @@ class Registry:
         self._services = services
         self._actors: dict[Key, Actor] = {}
         self._creating: dict[Key, asyncio.Task[Actor]] = {}
+        self._slots = Slots()
 
     async def load(self) -> None:
         """Make an actor for each record; they find out in the background what is left of them."""
@@ -64,15 +66,18 @@ class Registry:
             raise error("SANDBOX_NOT_FOUND", f"There is no sandbox {sandbox_id!r}.", id=sandbox_id)
         return actor
 
-    async def get_or_create(self, owner: str, sandbox_id: str, wanted: Wanted) -> Actor:
+    async def get_or_create(self, principal: Principal, sandbox_id: str, wanted: Wanted) -> Actor:
         """The actor of that ID with the options of ``wanted``; made if there is none. Does not start it.
 
         Raises
         ------
         SandboxError
-            ``OPTION_CONFLICT``, ``NOT_AVAILABLE_YET``, ``NO_ENGINE`` or ``ENGINE_UNAVAILABLE``.
+            ``POLICY_DENIED``, ``LIMIT_REACHED``, ``OPTION_CONFLICT``, ``NOT_AVAILABLE_YET``, ``NO_ENGINE``,
+            ``ENGINE_UNAVAILABLE`` or ``IMAGE_MISSING``.
         """
-        key = (owner, sandbox_id)
+        key, ceilings = (principal.owner, sandbox_id), self._services.policy(principal)
+        for given in (wanted.options, wanted.environment):
+            refuse_excess(given, ceilings)
         while (actor := self._actors.get(key)) is not None:
             await actor.adopted()
             if actor.state not in ("absent", "destroying") and not _is_to_be_replaced(actor, wanted):
@@ -80,7 +85,8 @@ class Registry:
                 return actor
             await actor.destroy()
         if key not in self._creating:
-            self._creating[key] = asyncio.create_task(self._create(owner, sandbox_id, wanted))
+            self._slots.reserve(key, ceilings.sandboxes)
+            self._creating[key] = asyncio.create_task(self._create(principal, sandbox_id, wanted, ceilings))
             self._creating[key].add_done_callback(lambda _: self._creating.pop(key))
         return await asyncio.shield(self._creating[key])
 
@@ -105,20 +111,12 @@ class Registry:
         for actor in self._actors.values():
             await actor.leave()
 
-    async def _create(self, owner: str, sandbox_id: str, wanted: Wanted) -> Actor:
-        options = self._services.resolve(wanted.options, wanted.environment)
-        _refuse_internet(options)
-        engine = await self._services.engines.decide(options.engine)
-        record = SandboxRecord(
-            lifetime=opaque(),
-            owner=owner,
-            id=sandbox_id,
-            engine=engine,
-            image=options.image,
-            network=options.network or "none",
-            interpreter=wanted.interpreter,
-            options=wanted.options,
-        )
+    async def _create(self, principal: Principal, sandbox_id: str, wanted: Wanted, ceilings: Ceilings) -> Actor:
+        try:
+            record = await self._new_record(principal, sandbox_id, wanted, ceilings)
+        except BaseException:
+            self._slots.release((principal.owner, sandbox_id))
+            raise
         actor = self._add(record)
         try:
             await actor.lifetime.create()
@@ -127,15 +125,52 @@ class Registry:
             raise
         return actor
 
+    async def _new_record(
+        self, principal: Principal, sandbox_id: str, wanted: Wanted, ceilings: Ceilings
+    ) -> SandboxRecord:
+        record = SandboxRecord(
+            lifetime=opaque(),
+            owner=principal.owner,
+            id=sandbox_id,
+            engine="",
+            image=None,
+            network="none",
+            interpreter=wanted.interpreter,
+            options=wanted.options,
+            actor=principal.actor,
+            groups=principal.groups,
+        )
+        options = self._services.options_of(record, wanted.environment)
+        _refuse_internet(options)
+        record.network = options.network or "none"
+        engine = await self._services.engines.decide(options.engine)
+        record.engine = allowed_engine(engine, ceilings)
+        await self._choose_image(record, ceilings)
+        return record
+
+    async def _choose_image(self, record: SandboxRecord, ceilings: Ceilings) -> None:
+        """Give a new sandbox its image; one without sees the client's Python, which must be allowed then."""
+        services, engine = self._services, self._services.engines.get(record.engine)
+        record.image = services.images.choose(engine, record.options.image, services.defaults.image, ceilings)
+        if record.image is None:
+            refuse_interpreter(record.interpreter, ceilings)
+        else:
+            record.image_id = await services.images.pin(engine, record.image)
+
     def _add(self, record: SandboxRecord) -> Actor:
-        actor = Actor(Lifetime(record, self._services), self._services, self._forget)
+        actor = Actor(Lifetime(record, self._services), self._services, self._forget, self._make_room)
         self._actors[(record.owner, record.id)] = actor
+        self._slots.hold((record.owner, record.id))
         return actor
+
+    async def _make_room(self) -> None:
+        await self._services.memory.relieve(self.all)
 
     def _forget(self, actor: Actor) -> None:
         key = (actor.record.owner, actor.record.id)
         if self._actors.get(key) is actor:
             del self._actors[key]
+            self._slots.release(key)
 
 
 def _is_to_be_replaced(actor: Actor, wanted: Wanted) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..options import ResolvedOptions, SandboxOptions, resolve
 from .engine_set import EngineSet
 from .events import Events
-from .records import Records
+from .images import Images
+from .memory_pressure import MemoryPressure
+from .policy import Policy, lower
+from .principals import Principals
+from .records import Records, SandboxRecord
 
 
 def nothing_happens(step: str) -> None:
@@ -30,6 +34,12 @@ class Services:
         The private directory with a short path.
     defaults:
         The layer of options that the manager's configuration gives.
+    memory:
+        Sees to it that a start finds memory.
+    principals:
+        Who asks, for each call.
+    images, policy:
+        What may be used, and how much of it.
     reached:
         Called between any two steps that must survive a SIGKILL, with the name of the step just done.
     """
@@ -41,8 +51,15 @@ class Services:
     directory: Path
     sockets: Path
     defaults: SandboxOptions
+    memory: MemoryPressure
+    principals: Principals
+    images: Images
+    policy: Policy = field(default_factory=Policy)
     reached: Callable[[str], None] = nothing_happens
 
-    def resolve(self, *layers: SandboxOptions) -> ResolvedOptions:
-        """The values that apply, from ``layers``, the configuration and the defaults."""
-        return resolve(*layers, self.defaults)
+    def options_of(self, record: SandboxRecord, *layers: SandboxOptions) -> ResolvedOptions:
+        """The values that apply to a sandbox: of what is kept with it, ``layers``, the configuration, the defaults.
+
+        None is above its ceiling: what was stored before a policy became stricter is lowered, like a default.
+        """
+        return lower(resolve(record.options, *layers, self.defaults), self.policy(record.principal))

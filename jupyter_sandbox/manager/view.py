@@ -36,13 +36,13 @@ class View:
             created_at=record.created_at,
             last_active_at=actor.activity.last_active_at,
             sleeps_at=actor.activity.sleeps_at(),
-            keep_alive=self._services.resolve(record.options).keep_alive,
+            keep_alive=self._services.options_of(record).keep_alive,
         )
         return {**to_json(summary), "owner": record.owner}
 
     def known(self, actor: Actor) -> dict[str, Any]:
         """All of its status that can be told without asking agent and engine: for answers that must be quick."""
-        record, options = actor.record, self._services.resolve(actor.record.options)
+        record, options = actor.record, self._services.options_of(actor.record)
         status = SandboxStatus(
             id=record.id,
             state=actor.state,
@@ -62,6 +62,7 @@ class View:
             "lifetime": record.lifetime,
             "runtime": record.runtime_id,
             "previous_end": record.previous_end,
+            "lost_contexts": list(record.lost_contexts),
         }
         return {**to_json(status), **more}
 

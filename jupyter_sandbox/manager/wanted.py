@@ -55,14 +55,18 @@ def refuse_conflicts(given: SandboxOptions, record: SandboxRecord) -> None:
     Raises
     ------
     Conflict
-        ``OPTION_CONFLICT``, naming both values.
+        ``OPTION_CONFLICT``, naming both values and the way out.
     """
     for name in ("engine", "image", "network"):
         new, old = getattr(given, name), getattr(record, name)
         if new is not None and new not in (old, "auto"):
             raise error(
                 "OPTION_CONFLICT",
-                f"The sandbox {record.id!r} exists with {name}={old!r}, not {new!r}.",
+                f"The sandbox {record.id!r} exists with {name}={old!r}, not {new!r}; that cannot be changed.",
+                remedy=(
+                    f"Leave {name} out to use it as it is, use another ID, "
+                    f"or destroy it with its files first: `%sandbox destroy {record.id}`."
+                ),
                 option=name,
                 existing=old,
                 given=new,

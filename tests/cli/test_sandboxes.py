@@ -1,4 +1,4 @@
-"""list, status, exec, sleep, wake and destroy, through real sandboxes."""
+"""list, status, exec, sleep, wake, extend and destroy, through real sandboxes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def test_a_sandbox_lives_from_exec_to_destroy(engine_name: str, cli: Run) -> Non
 
     assert cli("sleep", "mine").returncode == 0
     assert json.loads(cli("status", "mine", "--json").stdout)["state"] == "sleeping"
+    asleep = cli("extend", "mine", "1h")
+    assert (asleep.returncode, "wake" in asleep.stderr) == (1, True)
     assert cli("wake", "MINE").stdout == "mine runs.\n"
+    assert cli("extend", "mine", "1h").stdout == "mine stays awake for 1h at least.\n"
+    assert "soon" in cli("extend", "mine", "soon").stderr
     shown = cli("status", "mine").stdout
     assert "running" in shown
     assert "disk: not enforced" in shown

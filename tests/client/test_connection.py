@@ -235,11 +235,11 @@ def test_a_manager_that_never_answers_is_an_error(serve, sandbox, monkeypatch):
         sandbox.status()
 
 
-def test_a_manager_elsewhere_is_refused_by_name(sandbox, environment, monkeypatch):
-    monkeypatch.setenv("JUPYTER_SANDBOX_URL", "https://hub.example/sandbox/api/")
+def test_a_manager_elsewhere_that_does_not_answer_is_named(sandbox, environment, monkeypatch):
+    monkeypatch.setenv("JUPYTER_SANDBOX_URL", "http://127.0.0.1:9/sandbox/api/")
     with pytest.raises(SandboxError, match="JUPYTER_SANDBOX_URL") as caught:
         sandbox.exec("ls")
-    assert caught.value.code == "NOT_AVAILABLE_YET"
+    assert caught.value.code == "MANAGER_UNAVAILABLE"
 
 
 def test_nothing_may_be_where_the_manager_should_start(environment, sandbox, monkeypatch):

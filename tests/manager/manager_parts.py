@@ -23,6 +23,10 @@ from jupyter_sandbox.manager.actor import Actor
 from jupyter_sandbox.manager.api import Api
 from jupyter_sandbox.manager.engine_set import EngineSet
 from jupyter_sandbox.manager.events import Events
+from jupyter_sandbox.manager.images import Images
+from jupyter_sandbox.manager.memory_pressure import MemoryPressure
+from jupyter_sandbox.manager.policy import Policy, Rule, no_ceilings
+from jupyter_sandbox.manager.principals import one_person
 from jupyter_sandbox.manager.records import Records
 from jupyter_sandbox.manager.registry import Registry
 from jupyter_sandbox.manager.services import Services
@@ -88,7 +92,14 @@ class InProcess:
 
 
 @contextlib.asynccontextmanager
-async def serving(place: Path, engine: Engine, defaults: SandboxOptions | None = None) -> AsyncIterator[InProcess]:
+async def serving(
+    place: Path,
+    engine: Engine,
+    defaults: SandboxOptions | None = None,
+    memory: MemoryPressure | None = None,
+    rule: Rule = no_ceilings,
+    images: tuple[str, ...] = (),
+) -> AsyncIterator[InProcess]:
     """A manager in this loop whose sandboxes are those of ``engine``; all are destroyed at the end."""
     records = Records(place / "records.sqlite")
     await records.open()
@@ -104,6 +115,10 @@ async def serving(place: Path, engine: Engine, defaults: SandboxOptions | None =
         directory=place / "sandboxes",
         sockets=place,
         defaults=defaults or SandboxOptions(),
+        memory=memory or MemoryPressure(0),
+        principals=one_person("os:test"),
+        images=Images(records, images),
+        policy=Policy(rule),
     )
     registry = Registry(services)
     await registry.load()

@@ -93,6 +93,10 @@ async def put_file(request: web.Request) -> web.Response:
     return web.Response(status=204, headers={"X-Size": str(size)})
 
 
+async def context(request: web.Request) -> web.Response:
+    return web.json_response({"id": "k", "context": (await request.json())["context"], "created": True}, status=201)
+
+
 async def channels(request: web.Request) -> web.WebSocketResponse:
     if request.match_info["id"] == "unknown":
         raise web.HTTPNotFound
@@ -126,6 +130,7 @@ def main() -> None:
             web.post("/exec", exec_),
             web.get("/files", get_file),
             web.put("/files", put_file),
+            web.post("/api/kernels", context),
             web.get("/api/kernels/{id}/channels", channels),
         ]
     )

@@ -132,6 +132,25 @@ class EngineThatFailsToStart(EngineOfPlainProcesses):
         return await super().start(spec, progress)
 
 
+class EngineWithImages(EngineThatFailsToStart):
+    """Has whatever image it is asked for, until ``moved`` says that a name stands for another one."""
+
+    default_image = "usual:1"
+    failures = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: dict[str, str] = {}
+        self.started: list[str | None] = []
+
+    async def image_id(self, name: str) -> str:
+        return self.moved.get(name, f"sha256:first-{name}")
+
+    async def start(self, spec: StartSpec, progress: Progress) -> Runtime:
+        self.started.append(spec.image)
+        return await super().start(spec, progress)
+
+
 class EngineThatForgetsContainers(EngineOfPlainProcesses):
     """Does not notice that a runtime ends: its wait never returns."""
 

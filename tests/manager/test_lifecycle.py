@@ -17,6 +17,7 @@ from stand_in_engines import (
     EngineThatFailsToFreeze,
     EngineThatFailsToStart,
     EngineThatForgetsContainers,
+    EngineWithImages,
 )
 
 from jupyter_sandbox.options import SandboxOptions
@@ -264,7 +265,9 @@ async def test_what_cannot_change_is_a_conflict_that_names_both_values(
 
 
 async def test_what_never_ran_may_be_asked_for_again_with_another_image(place: Path) -> None:
-    async with serving(place, EngineThatFailsToStart()) as manager:
+    engine = EngineWithImages()
+    engine.failures = 1
+    async with serving(place, engine, images=("*",)) as manager:
         assert (await manager.caller.put("a", image="misspelt:1"))[1]["error"]["code"] == "IMAGE_MISSING"
         assert (await manager.caller.put("a", image="right:1"))[0] == 200
         assert manager.actor("a").record.image == "right:1"

@@ -49,6 +49,7 @@ class DockerEngine(Engine):
     name: ClassVar[str] = "docker"
 
     def __init__(self, agent: Path, *, default_image: str = DEFAULT_IMAGE, host: str | None = None) -> None:
+        self.default_image = default_image
         self._agent = agent
         self._daemon = Daemon(host)
         self._images = Images(self._daemon, default_image)
@@ -164,6 +165,10 @@ class DockerEngine(Engine):
             return {lifetime for lifetime in lifetimes if lifetime}
 
         return await self._daemon.call(work)
+
+    async def image_id(self, name: str) -> str:
+        """The image's own digest: that of its configuration, which names its layers."""
+        return str((await self._images.find(name))["Id"])
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""

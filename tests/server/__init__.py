@@ -1,0 +1,1 @@
+"""Tests of the Jupyter server extension, with real servers."""

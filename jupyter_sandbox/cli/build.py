@@ -10,9 +10,9 @@ import time
 from typing import Any, TextIO
 
 from .. import __version__
+from ..client import show
 from ..engines.images import BuildEvent, build
 from ..errors import SandboxError
-from . import show
 
 DEFAULT_TAG = f"jupyter-sandbox:{__version__}"
 

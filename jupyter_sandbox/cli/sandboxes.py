@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import models
-from . import show
+from ..client import show
 
 if TYPE_CHECKING:
     from .. import Sandbox

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..client import show
 from ..client.loop import run
 from ..errors import error
-from ..models import SandboxStatus, SandboxSummary
 from .arguments import one_id, parse_create, parse_extend
 from .help import help_text
 from .progress import Progress
@@ -52,11 +51,12 @@ class Commands:
 
         if rest:
             raise error("INVALID_MAGIC", f"%sandbox list takes no {rest[:80]!r}.")
-        self._print(_table(list_sandboxes()))
+        found = list_sandboxes()
+        self._print(f"{show.table(found)}\n" if found else "There are no sandboxes.\n")
 
     def _status(self, rest: str) -> None:
         handle = self._sessions.handle(one_id(rest, "status"))
-        self._print(_described(run(handle.status())))
+        self._print(f"{show.status(run(handle.status()))}\n")
 
     def _create(self, rest: str) -> None:
         sandbox_id, quiet, options = parse_create(rest)
@@ -92,7 +92,7 @@ class Commands:
         sandbox_id, seconds = parse_extend(rest)
         handle = self._sessions.handle(sandbox_id)
         run(handle.extend(seconds))
-        self._print(f"{handle.id} stays awake for {_span(seconds)} at least.\n")
+        self._print(f"{handle.id} stays awake for {show.duration(seconds)} at least.\n")
 
     def _destroy(self, rest: str) -> None:
         handle = self._sessions.handle(one_id(rest, "destroy"))
@@ -108,40 +108,3 @@ class Commands:
     def _print(self, text: str) -> None:
         self._screen.stream("stdout", clean_text(text))
         self._screen.flush()
-
-
-def _table(found: Sequence[SandboxSummary]) -> str:
-    if not found:
-        return "There are no sandboxes.\n"
-    rows = [["ID", "STATE", "ENGINE", "LAST ACTIVE", "SLEEPS"]]
-    rows += [[one.id, one.state, one.engine or "", _ago(one.last_active_at), _sleeps(one)] for one in found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join("  ".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
-
-
-def _described(status: SandboxStatus) -> str:
-    lines = [f"{status.id}: {status.state}" + (f" on {status.engine}" if status.engine else "")]
-    lines += [f"  error: {status.error}"] if status.error else []
-    lines += [f"  last active: {_ago(status.last_active_at)}"] if status.last_active_at else []
-    lines += [f"  context {one.name} ({one.language}): {one.state}" for one in status.contexts]
-    lines += [f"  {name}: {value:g}" for name, value in status.limits.items()]
-    lines += [f"  {protection}" for protection in status.isolation]
-    return "\n".join(lines) + "\n"
-
-
-def _ago(then: datetime | None) -> str:
-    return "" if then is None else f"{_span((datetime.now(UTC) - then).total_seconds())} ago"
-
-
-def _sleeps(one: SandboxSummary) -> str:
-    if one.keep_alive or one.sleeps_at is None:
-        return "never" if one.keep_alive else ""
-    return f"in {_span((one.sleeps_at - datetime.now(UTC)).total_seconds())}"
-
-
-def _span(seconds: float) -> str:
-    seconds = max(0, round(seconds))
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"

@@ -30,10 +30,12 @@ def test_a_sandbox_is_made_used_put_to_sleep_woken_and_destroyed(cells: RunCells
         ]
     )
     assert [errors_of(cell) for cell in ran[:9]] == [[]] * 9
-    assert text_of(ran[3]).startswith("box: sleeping on bubblewrap\n")
+    facts = dict(line.split(None, 1) for line in text_of(ran[3]).splitlines() if "  " in line.strip())
+    assert (facts["id"], facts["state"], facts["engine"]) == ("box", "sleeping", "bubblewrap")
+    assert "2 GiB memory" in facts["limits"]
     assert text_of(ran[4]).splitlines()[1].split()[:3] == ["box", "sleeping", "bubblewrap"]
     assert text_of(ran[6]) == "1\n"
-    assert text_of(ran[8]).startswith("box: absent")
+    assert text_of(ran[8]).split() == ["id", "box", "state", "absent"]
     assert [name for name, _ in errors_of(ran[9])] == ["NameError"]
     assert text_of(ran[9], "stderr") == ""
 
@@ -82,7 +84,7 @@ shell.run_line_magic("load_ext", "jupyter_sandbox")
 def cell(code, line="box"):
     result = shell.run_cell(f"%%sandbox {line}\n{code}", store_history=True)
     print("success:", result.success)
-cell("print('hello'); 6 * 7")
+cell("print('hello'); 6 * 7", "box --quiet")
 cell("print('a \x1b]0;title\x07 \x1b[31mred\x1b[0m \x1b[6n b')")
 cell("name = input('name? '); print('hi', name)")
 cell("1 / 0")

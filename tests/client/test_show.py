@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jupyter_sandbox.cli import show
+from jupyter_sandbox.client import show
 from jupyter_sandbox.models import ContextInfo, Protection, SandboxStatus, SandboxSummary, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Statuses and lists as plain text for a terminal."""
+"""Statuses and lists of sandboxes as plain text, for a terminal and for `%sandbox`."""
 
 from __future__ import annotations
 

@@ -114,6 +114,25 @@ async def serve(handler):
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
+async def test_a_manager_elsewhere_is_not_told_of_the_python_of_this_machine(environment, monkeypatch):
+    wishes = []
+
+    async def answer(request):
+        if request.method == "PUT":
+            wishes.append(await request.json())
+            return web.Response(text='{"sandbox": {"id": "one", "state": "running"}}\n')
+        return web.json_response({"package": "0.1.0", "api": "1.0"})
+
+    runner, url = await serve(answer)
+    monkeypatch.setenv("JUPYTER_SANDBOX_URL", url)
+    try:
+        async with get_async_sandbox("one") as sandbox:
+            await sandbox.start()
+        assert [wish["interpreter"] for wish in wishes] == [None]
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.parametrize("redirected", ["/version", "/sandboxes/-/one", "/api/kernels", "/channels"])
 async def test_a_credential_goes_only_to_the_origin_that_issued_it(redirected, environment, monkeypatch):
     other = OtherOrigin()

@@ -84,7 +84,7 @@ class Inside:
     @contextlib.contextmanager
     def started(self, command: str, stdin: str = "") -> Iterator[http.client.HTTPResponse]:
         """The events of a command, as they come; it is killed at the end."""
-        body = {"command": command, "timeout": None, "cwd": None, "env": {}}
+        body: dict[str, Any] = {"command": command, "timeout": None, "cwd": None, "env": {}}
         body["stdin"] = base64.b64encode(stdin.encode()).decode()
         with contextlib.closing(_Connection(self.runtime.socket)) as connection:
             connection.request("POST", "/exec", json.dumps(body), {"Content-Type": "application/json"})
@@ -140,12 +140,14 @@ class Sandboxes:
     def close(self) -> None:
         """End everything."""
         with self._stack:
-            self._stack.callback(self._runner.run, self.engine.close())
-            for lifetime in self._lifetimes:
-                self._stack.callback(self._destroy, lifetime)
+            self._stack.callback(lambda: self._runner.run(self.engine.close()))
+            self._stack.callback(lambda: self._runner.run(self._destroy_all()))
 
-    def _destroy(self, lifetime: str) -> None:
-        self._runner.run(self.engine.destroy(lifetime, self.root / "lifetimes" / lifetime))
+    async def _destroy_all(self) -> None:
+        await asyncio.gather(*(self._destroy(lifetime) for lifetime in self._lifetimes))
+
+    async def _destroy(self, lifetime: str) -> None:
+        await self.engine.destroy(lifetime, self.root / "lifetimes" / lifetime)
 
     def start(self, off: frozenset[str] = NOTHING, limits: ResolvedLimits | None = None) -> Inside:
         """A new sandbox without the protections ``off``."""
@@ -174,7 +176,7 @@ class Sandboxes:
     def destroy(self, inside: Inside) -> None:
         """End one before the others."""
         self._lifetimes.remove(inside.runtime.lifetime)
-        self._destroy(inside.runtime.lifetime)
+        self._runner.run(self._destroy(inside.runtime.lifetime))
 
     def run(self, coroutine: Any) -> Any:
         """Run something of the engine."""

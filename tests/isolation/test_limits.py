@@ -31,7 +31,7 @@ while True:
 """
 KINDS = [
     pytest.param("bubblewrap", marks=pytest.mark.bubblewrap),
-    pytest.param("bubblewrap without control groups", marks=pytest.mark.bubblewrap),
+    pytest.param("bubblewrap no_cgroups", marks=pytest.mark.bubblewrap),
     pytest.param("docker", marks=pytest.mark.docker),
 ]
 
@@ -40,7 +40,7 @@ KINDS = [
 def sandboxes(request: pytest.FixtureRequest) -> Iterator[Sandboxes]:
     """The sandboxes of each kind in turn."""
     with pytest.MonkeyPatch.context() as patch:
-        if "without" in request.param:
+        if "no_cgroups" in request.param:
             patch.setattr(cgroups, "discover", dict)
         made = Sandboxes(request.param.split()[0])
         try:

@@ -89,7 +89,11 @@ def manager() -> Iterator[Finding]:
     """Whether one runs, and whether it is of this version."""
     log = paths.data_dir() / "manager.log"
     logged = f"; its log is {log}" if log.exists() else ""
-    path = find_socket()
+    try:
+        path = find_socket()
+    except (SandboxError, OSError) as exc:  # Its directory is a finding of its own.
+        yield Finding(about="manager", level="fault", text=f"cannot be reached: {exc}")
+        return
     said = _version(path)
     if said is None:
         yield _silent(path, logged)

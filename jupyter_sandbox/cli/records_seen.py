@@ -16,7 +16,7 @@ _BUSY_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Records:
-    """What leftovers are told by: whatever is not in here belongs to no sandbox. ``images`` are those that are pinned."""
+    """What leftovers are told by: whatever is not in here belongs to no sandbox. ``images``: names that are pinned."""
 
     installation: str
     engine: str | None

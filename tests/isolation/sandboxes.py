@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -102,6 +103,12 @@ class Inside:
     def python(self, source: str, *words: str) -> Ended:
         """Run a Python program; it sees ``words`` in ``sys.argv[1:]``."""
         return self.execute(shlex.join(["python3", "-I", "-S", "-", *words]), source)
+
+
+def remove_memory(key: int) -> None:
+    """Remove System V shared memory of this machine."""
+    libc = ctypes.CDLL(None)
+    libc.shmctl(libc.shmget(key, 0, 0), 0, None)
 
 
 def outcome(stdout: str, stderr: str) -> Outcome:
@@ -231,7 +238,13 @@ class Sandboxes:
         response = self._stack.enter_context(neighbour.started(command, source))
         event = json.loads(response.readline())
         assert event.get("event") == "stdout", event
-        return {**json.loads(event["data"]), "file": str(self._workspace(neighbour) / mark)}
+        made = json.loads(event["data"])
+        if "IPC namespace" in off:
+            self._stack.callback(remove_memory, made["key"])
+        # It is killed, so that what it made where the host's own was mounted is still there.
+        for path in (f"/dev/shm/{mark}", f"/tmp/{mark}"):
+            self._stack.callback(Path(path).unlink, missing_ok=True)
+        return {**made, "file": str(self._workspace(neighbour) / mark)}
 
     def _workspace(self, inside: Inside) -> Path:
         if self.name == "bubblewrap":

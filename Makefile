@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check format bench clean
+.PHONY: help demo lab test check soak format bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,6 +27,9 @@ check: $(VENV)/.with-test  ## Only ruff and mypy
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+soak: $(VENV)/.with-test  ## Random operations and faults for MINUTES (10), with counts; nothing may grow
+	@JUPYTER_SANDBOX_SOAK_MINUTES=$${MINUTES:-10} $(BIN)/python -m pytest -q -s -m soak tests
 
 format: $(VENV)/.with-test  ## Let ruff format and mend what it can
 	@$(BIN)/ruff check --fix

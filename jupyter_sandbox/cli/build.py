@@ -13,6 +13,7 @@ from .. import __version__
 from ..client import show
 from ..engines.images import BuildEvent, build
 from ..errors import SandboxError
+from . import trust
 
 DEFAULT_TAG = f"jupyter-sandbox:{__version__}"
 
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {line}", file=sys.stderr)
         raise
     print(f"Built {image.name}, {show.size(image.size)}, in {image.seconds:.0f} s.")
+    trust.renew_if_used(image.name)
     print(_next(image.name))
     return 0
 
@@ -54,7 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _next(name: str) -> str:
     if name == DEFAULT_TAG:
         return "New sandboxes use it where they run on Docker: `jupyter sandbox exec my-first 'python3 --version'`."
-    return f"Use it with `get_sandbox(..., image={name!r})` or `%%sandbox ID --image {name}`."
+    return (
+        f"To allow it: `c.SandboxManager.images = [{name!r}]` in jupyter_sandbox_config.py; then "
+        f"`get_sandbox(..., image={name!r})` or `%%sandbox ID --image {name}`."
+    )
 
 
 class Display:

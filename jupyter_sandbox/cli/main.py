@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import SandboxError
-from . import build, sandboxes
+from . import build, doctor, sandboxes, trust
 
 USAGE_ERROR = 2
 FAILED = 1
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     build.add(commands)
     sandboxes.add(commands)
+    doctor.add(commands)
+    trust.add(commands)
     version = commands.add_parser("version", help="say which version this is")
     version.set_defaults(run=_version)
     return parser

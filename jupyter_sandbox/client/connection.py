@@ -54,16 +54,19 @@ class Connection:
     ----------
     own:
         Ask this user's own manager, whatever the environment names.
+    start:
+        Whether a manager may be started where none answers. Who only watches starts none, and ends none either.
     """
 
     _of_loop: ClassVar[dict[asyncio.AbstractEventLoop, Connection]] = {}
 
-    def __init__(self, *, own: bool = False) -> None:
+    def __init__(self, *, own: bool = False, start: bool = True) -> None:
         self._loop = asyncio.get_running_loop()
         self._users = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting = asyncio.Lock()
         self._own = own
+        self._start = start
         self._target: Path | Elsewhere | None = None
         self._base = _HOST
         self._greeted = False
@@ -218,7 +221,7 @@ class Connection:
 
     async def _version_here(self) -> dict[str, Any]:
         version = await self._version(spawn.find_socket())
-        if _older(version.get("package"), __version__) and version.get("idle") is True:
+        if self._start and _older(version.get("package"), __version__) and version.get("idle") is True:
             return await self._take_over(version)
         return version
 
@@ -228,6 +231,8 @@ class Connection:
             try:
                 return await self._ask_version()
             except (aiohttp.ClientError, ConnectionError):
+                if not self._start:
+                    break
                 path = await spawn.start_manager()
         raise error("MANAGER_UNAVAILABLE")
 

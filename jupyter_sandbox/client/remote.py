@@ -128,11 +128,14 @@ class Remote:
         self._made = True
 
     def _wish(self, preload: bool) -> dict[str, Any]:
+        from . import elsewhere
+
         interpreter = {"executable": sys.executable, "prefix": sys.prefix, "base_prefix": sys.base_prefix}
         return {
             "options": self.options.to_json(),
             "environment": self.environment.to_json(),
-            "interpreter": interpreter,
+            # A manager elsewhere has another file system; there it is the Python of the manager itself.
+            "interpreter": interpreter if elsewhere.from_environment() is None else None,
             "start": True,
             "preload": preload,
         }

@@ -21,7 +21,7 @@ class Activity:
     ----------
     expired:
         Called, from the event loop, when ``sleep_after`` has passed since the last work. It decides what follows:
-        it puts the sandbox to sleep, or calls :meth:`found_busy`.
+        it puts the sandbox to sleep, or calls :meth:`found_busy`, :meth:`not_yet` or :meth:`postpone`.
     """
 
     def __init__(self, expired: Callable[[], None]) -> None:
@@ -43,10 +43,11 @@ class Activity:
         self._not_before = 0.0
         self._arm()
 
-    def wake(self) -> None:
-        """The sandbox runs from now on; this counts as work."""
+    def wake(self, extended_until: float | None = None) -> None:
+        """The sandbox runs from now on; this counts as work. ``extended_until``: see :meth:`extend`."""
         self._awake = True
-        self._touch()
+        self.extended_until = extended_until
+        self.touch()
         self._arm()
 
     def go_on(self) -> None:
@@ -57,14 +58,12 @@ class Activity:
     def adopt(self, extended_until: float | None) -> None:
         """The sandbox runs already. When it last worked is not known: it gets all of ``sleep_after``, once."""
         last_active_at = self.last_active_at
-        self.extended_until = extended_until
-        self.wake()
+        self.wake(extended_until)
         self.last_active_at = last_active_at
 
     def rest(self) -> None:
-        """The sandbox does not run any more: no timer is needed, and an extension is used up."""
+        """The sandbox does not run any more: no timer is needed."""
         self._awake = False
-        self.extended_until = None
         self._disarm()
 
     def extend(self, seconds: float) -> None:
@@ -72,16 +71,23 @@ class Activity:
         self.extended_until = max(self.extended_until or 0.0, self._loop.time() + seconds)
         self._arm()
 
+    def touch(self) -> None:
+        """Work, just now."""
+        # Called for every frame of work: it moves two numbers, and the timer finds out when it fires.
+        self._last_work = self._loop.time()
+        self._not_before = 0.0
+        self.last_active_at = datetime.now(UTC)
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """Work is in flight: both its beginning and its end count."""
-        self._touch()
+        self.touch()
         self._working += 1
         try:
             yield
         finally:
             self._working -= 1
-            self._touch()
+            self.touch()
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -112,6 +118,10 @@ class Activity:
         self._not_before = min(self._loop.time() + self._options.sleep_after, self._last_work + self._options.max_busy)
         self._arm()
 
+    def not_yet(self) -> None:
+        """It has worked since the timer fired: the timer has to run again."""
+        self._arm()
+
     def postpone(self) -> None:
         """It could not be put to sleep: try again after ``sleep_after``, at the earliest in half a minute."""
         self._not_before = self._loop.time() + max(30.0, self._options.sleep_after)
@@ -125,12 +135,6 @@ class Activity:
         soonest = max(now + self._options.sleep_after, self.extended_until or 0.0)
         left = (soonest if self._working else self._deadline()) - now
         return datetime.now(UTC) + timedelta(seconds=max(0.0, left))
-
-    def _touch(self) -> None:
-        # Called for every frame of work: it moves two numbers, and the timer finds out when it fires.
-        self._last_work = self._loop.time()
-        self._not_before = 0.0
-        self.last_active_at = datetime.now(UTC)
 
     def _deadline(self) -> float:
         patience = self._options.max_busy if self._working else self._options.sleep_after

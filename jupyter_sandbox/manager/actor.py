@@ -52,8 +52,6 @@ class Actor:
         make_room: Callable[[], Awaitable[None]],
     ) -> None:
         self.lifetime = lifetime
-        self._door = Door(lifetime, services, self._on_timer, self._on_rested)
-        self.opened, self.activity, self.rest = self._door.opened, self._door.activity, self._door.rest
         self.last_usage = Usage()
         self.last_contexts: tuple[ContextInfo, ...] = ()
         self.steps = StepFeed()
@@ -62,6 +60,8 @@ class Actor:
         self._make_room = make_room
         self._lock = asyncio.Lock()
         self._tasks = OwnTasks(lifetime.record.lifetime)
+        self._door = Door(lifetime, services, self._tasks, self._fall_asleep, self._stop_rested)
+        self.opened, self.activity, self.rest = self._door.opened, self._door.activity, self._door.rest
         self._vigil = Vigil(lifetime, self._lock, self._tasks, self._door.close)
         self._waking: asyncio.Task[AgentLink] | None = None
         self._destroying: asyncio.Task[None] | None = None
@@ -285,9 +285,8 @@ class Actor:
         async with self._lock:
             if self.opened.is_set():
                 if not force and await self._is_busy():
-                    doing = ", ".join(self.lifetime.link.last_busy) if self.lifetime.link else ""
-                    text = f"The sandbox {self.record.id!r} is busy" + (f": {doing}." if doing else ".")
-                    raise error("SANDBOX_BUSY", text, id=self.record.id)
+                    doing = self.lifetime.link.doing if self.lifetime.link else ""
+                    raise error("SANDBOX_BUSY", f"The sandbox {self.record.id!r} is busy{doing}.", id=self.record.id)
                 await self._freeze()
 
     async def _extend(self, seconds: float) -> None:
@@ -308,9 +307,6 @@ class Actor:
         """Whether nothing is under way, and nobody waits for it to wake."""
         return not self.is_changing and (self._waking is None or self._waking.done()) and not self._is_going
 
-    def _on_rested(self) -> None:
-        self._tasks.spawn(self._stop_rested())
-
     async def _stop_rested(self) -> None:
         if not self.rest.due:
             return
@@ -328,9 +324,6 @@ class Actor:
         # Between this look and the lock nothing else runs: whoever wants to wake it now finds it stopped.
         if self.asleep_since is not None:
             await self._stop(reason, grace=0)
-
-    def _on_timer(self) -> None:
-        self._tasks.spawn(self._fall_asleep())
 
     async def _fall_asleep(self) -> None:
         async with self._lock:

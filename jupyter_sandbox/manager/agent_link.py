@@ -45,7 +45,7 @@ class AgentLink:
         self.runtime = runtime
         self.over: asyncio.Future[Over] = asyncio.get_running_loop().create_future()
         self.env: Mapping[str, str] | None = None
-        self.last_busy: list[str] = []
+        self.doing = ""
         self.session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(path=runtime.socket, limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -69,10 +69,11 @@ class AgentLink:
     async def busy(self) -> bool:
         """Whether the agent says that something runs; one that does not answer is not kept awake for it.
 
-        What it says is kept in ``last_busy``, short and printable.
+        What it says is kept in ``doing``, short and printable: the end of a sentence that says that it is busy.
         """
         reasons = (await self.status()).get("busy")
-        self.last_busy = [_phrase(reason) for reason in reasons[:_REASONS]] if isinstance(reasons, list) else []
+        phrases = [_phrase(reason) for reason in reasons[:_REASONS]] if isinstance(reasons, list) else []
+        self.doing = f" ({', '.join(phrases)})" if phrases else ""
         return bool(reasons)
 
     async def put_env(self, env: Mapping[str, str]) -> None:

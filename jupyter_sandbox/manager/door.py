@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ..options import ResolvedOptions, SandboxOptions
 from .activity import Activity
 from .lifetime import Lifetime
+from .own_tasks import OwnTasks
 from .rest import Rest
 from .services import Services
+
+Step = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Door:
@@ -18,16 +22,14 @@ class Door:
     Parameters
     ----------
     idle, rested:
-        See :class:`.Activity` and :class:`.Rest`.
+        What follows when a timer has expired, as a task of ``tasks``; see :class:`.Activity` and :class:`.Rest`.
     """
 
-    def __init__(
-        self, lifetime: Lifetime, services: Services, idle: Callable[[], None], rested: Callable[[], None]
-    ) -> None:
+    def __init__(self, lifetime: Lifetime, services: Services, tasks: OwnTasks, idle: Step, rested: Step) -> None:
         self.opened = asyncio.Event()
-        self.activity = Activity(idle)
+        self.activity = Activity(lambda: _begin(tasks, idle))
         self.activity.last_active_at = lifetime.record.last_active_at
-        self.rest = Rest(rested)
+        self.rest = Rest(lambda: _begin(tasks, rested))
         self._record = lifetime.record
         self._services = services
 
@@ -68,3 +70,7 @@ class Door:
         else:
             self.activity.adopt(self._record.extended_until)
             self.opened.set()
+
+
+def _begin(tasks: OwnTasks, step: Step) -> None:
+    tasks.spawn(step())

@@ -87,7 +87,3 @@ class RestHandler(SandboxHandler, APIHandler):
     """
 
     _track_activity = False
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """As :meth:`SandboxHandler.write_error`."""
-        SandboxHandler.write_error(self, status_code, **kwargs)

@@ -29,6 +29,7 @@ _ANSWER_HEADERS = (
     "ETag",
     "Last-Modified",
     "Retry-After",
+    "X-Sandbox-Runtime",
 )
 _NDJSON = "application/x-ndjson"
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)

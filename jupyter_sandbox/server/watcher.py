@@ -46,17 +46,14 @@ class Watcher:
     async def run(self) -> None:
         """Follow every manager that comes, until cancelled."""
         while True:
-            if spawn.answers(spawn.find_socket()):
-                connection = Connection(own=True)
-                try:
-                    await self._follow(connection)
-                finally:
-                    await connection.close()
-                    self._listed([])
+            with contextlib.suppress(SandboxError, aiohttp.ClientError, OSError):  # There is none, or it went away.
+                if spawn.answers(spawn.find_socket()):
+                    await self._follow()
             await asyncio.sleep(LOOK_AGAIN)
 
-    async def _follow(self, connection: Connection) -> None:
-        with contextlib.suppress(SandboxError, aiohttp.ClientError, OSError):
+    async def _follow(self) -> None:
+        connection = Connection(own=True, start=False)
+        try:
             async with connection.request("GET", "/events", timeout=PATIENT) as response:
                 listing = asyncio.ensure_future(self._keep_listing(connection))
                 try:
@@ -65,6 +62,9 @@ class Watcher:
                         self._changed(event)
                 finally:
                     listing.cancel()
+        finally:
+            await connection.close()
+            self._listed([])
 
     async def _keep_listing(self, connection: Connection) -> None:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -84,7 +85,7 @@ class Inside:
     @contextlib.contextmanager
     def started(self, command: str, stdin: str = "") -> Iterator[http.client.HTTPResponse]:
         """The events of a command, as they come; it is killed at the end."""
-        body = {"command": command, "timeout": None, "cwd": None, "env": {}}
+        body: dict[str, Any] = {"command": command, "timeout": None, "cwd": None, "env": {}}
         body["stdin"] = base64.b64encode(stdin.encode()).decode()
         with contextlib.closing(_Connection(self.runtime.socket)) as connection:
             connection.request("POST", "/exec", json.dumps(body), {"Content-Type": "application/json"})
@@ -102,6 +103,12 @@ class Inside:
     def python(self, source: str, *words: str) -> Ended:
         """Run a Python program; it sees ``words`` in ``sys.argv[1:]``."""
         return self.execute(shlex.join(["python3", "-I", "-S", "-", *words]), source)
+
+
+def remove_memory(key: int) -> None:
+    """Remove System V shared memory of this machine."""
+    libc = ctypes.CDLL(None)
+    libc.shmctl(libc.shmget(key, 0, 0), 0, None)
 
 
 def outcome(stdout: str, stderr: str) -> Outcome:
@@ -140,12 +147,14 @@ class Sandboxes:
     def close(self) -> None:
         """End everything."""
         with self._stack:
-            self._stack.callback(self._runner.run, self.engine.close())
-            for lifetime in self._lifetimes:
-                self._stack.callback(self._destroy, lifetime)
+            self._stack.callback(lambda: self._runner.run(self.engine.close()))
+            self._stack.callback(lambda: self._runner.run(self._destroy_all()))
 
-    def _destroy(self, lifetime: str) -> None:
-        self._runner.run(self.engine.destroy(lifetime, self.root / "lifetimes" / lifetime))
+    async def _destroy_all(self) -> None:
+        await asyncio.gather(*(self._destroy(lifetime) for lifetime in self._lifetimes))
+
+    async def _destroy(self, lifetime: str) -> None:
+        await self.engine.destroy(lifetime, self.root / "lifetimes" / lifetime)
 
     def start(self, off: frozenset[str] = NOTHING, limits: ResolvedLimits | None = None) -> Inside:
         """A new sandbox without the protections ``off``."""
@@ -174,7 +183,7 @@ class Sandboxes:
     def destroy(self, inside: Inside) -> None:
         """End one before the others."""
         self._lifetimes.remove(inside.runtime.lifetime)
-        self._destroy(inside.runtime.lifetime)
+        self._runner.run(self._destroy(inside.runtime.lifetime))
 
     def run(self, coroutine: Any) -> Any:
         """Run something of the engine."""
@@ -229,7 +238,13 @@ class Sandboxes:
         response = self._stack.enter_context(neighbour.started(command, source))
         event = json.loads(response.readline())
         assert event.get("event") == "stdout", event
-        return {**json.loads(event["data"]), "file": str(self._workspace(neighbour) / mark)}
+        made = json.loads(event["data"])
+        if "IPC namespace" in off:
+            self._stack.callback(remove_memory, made["key"])
+        # It is killed, so that what it made where the host's own was mounted is still there.
+        for path in (f"/dev/shm/{mark}", f"/tmp/{mark}"):
+            self._stack.callback(Path(path).unlink, missing_ok=True)
+        return {**made, "file": str(self._workspace(neighbour) / mark)}
 
     def _workspace(self, inside: Inside) -> Path:
         if self.name == "bubblewrap":

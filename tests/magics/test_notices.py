@@ -42,6 +42,6 @@ def test_extend_says_how_long_and_refuses_what_is_no_duration(cells: RunCells) -
     _made, extended, wrong, short = cells(
         ["%sandbox create a", "%sandbox extend a 30m", "%sandbox extend a soon", "%sandbox extend a"]
     )
-    assert text_of(extended) == "a stays awake for 30m at least.\n"
+    assert text_of(extended) == "a stays awake for 30 min at least.\n"
     assert [cell.outputs[-1].ename for cell in (wrong, short)] == ["InvalidInput", "InvalidInput"]
     assert "soon" in wrong.outputs[-1].evalue

@@ -266,8 +266,9 @@ async def test_what_sleeps_cannot_be_extended_and_what_is_kept_alive_stays_so(ma
 async def test_what_is_busy_for_max_busy_since_the_last_work_sleeps_and_goes_on_when_it_wakes(
     manager: InProcess, eventually: Eventually
 ) -> None:
-    await manager.caller.put("a", sleep_after=0.05, max_busy=0.3)
+    await manager.caller.put("a", sleep_after=0.05)
     await manager.caller.exec("a", "busy")
+    await manager.caller.put("a", max_busy=0.3)
     await eventually(lambda: manager.actor("a").state == "sleeping")
     await manager.caller.put("a", keep_alive=True)
     assert (await manager.caller.agent_status("a"))["busy"]
@@ -278,6 +279,21 @@ async def test_a_busy_one_says_with_what(manager: InProcess) -> None:
     await manager.caller.exec("a", "busy")
     body = (await manager.caller.ask("POST", "a/sleep", {}))[1]
     assert "exec 'told so'" in body["error"]["message"]
+
+
+async def test_work_between_the_timer_and_the_freeze_does_not_keep_it_awake_for_ever(manager: InProcess) -> None:
+    await manager.caller.put("a", sleep_after=100)
+    activity = manager.actor("a").activity
+    activity._disarm()
+    await manager.actor("a")._fall_asleep()
+    assert (manager.actor("a").state, activity._timer is not None) == ("running", True)
+
+
+async def test_asking_for_a_running_sandbox_is_work(manager: InProcess) -> None:
+    await manager.caller.put("a", sleep_after=100)
+    before = manager.actor("a").activity._last_work
+    await manager.caller.put("a")
+    assert manager.actor("a").activity._last_work > before
 
 
 # --- another manager -------------------------------------------------------------------------------------------

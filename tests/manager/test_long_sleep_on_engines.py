@@ -54,13 +54,15 @@ def test_a_stopped_sandbox_has_given_its_memory_back_and_wakes_with_its_files(
 
 
 def test_busy_for_max_busy_it_sleeps_and_then_goes_on_where_it_was(engine_name: str, environment: Any) -> None:
-    with get_sandbox("busy", sleep_after=0.5, max_busy=3) as sandbox:
+    with get_sandbox("busy") as sandbox:
         sandbox.run_code("import threading, time")
         sandbox.exec("nohup sh -c 'i=0; while true; do i=$((i+1)); echo $i > count; sleep 0.2; done' >/dev/null 2>&1 &")
         sandbox.channel("default").execute("while True: time.sleep(0.1)")
+        get_sandbox("busy", sleep_after=0.5, max_busy=1).start()
         until(lambda: sandbox.status().state == "sleeping")
         (summary,) = list_sandboxes()
         assert summary.state == "sleeping"
+        get_sandbox("busy", sleep_after="10m", max_busy="24h").start()
         before = int(sandbox.read_file("count"))
         until(lambda: int(sandbox.read_file("count")) > before)
 

@@ -55,14 +55,14 @@ def _orphans(world: World, *, empty: bool) -> list[str]:
 
 def _processes(world: World, running: set[str]) -> Iterator[str]:
     """Processes of lifetimes that do not run, and of second runtimes of those that do."""
-    ours = os.stat("/proc/self/ns/mnt").st_ino
+    ours = Path("/proc/self/ns/mnt").stat().st_ino
     firsts: Counter[str] = Counter()
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             words = Path(entry.path, "cmdline").read_bytes().decode(errors="replace")
-            inside = os.stat(f"{entry.path}/ns/mnt").st_ino != ours
+            inside = Path(entry.path, "ns/mnt").stat().st_ino != ours
             seen = words + (Path(entry.path, "mountinfo").read_text(errors="replace") if inside else "")
             lifetime = next((one for one in world.lifetimes if one in seen), None)
             shown = f"process {entry.name}: {words[:160]!r}"

@@ -190,6 +190,8 @@ def test_who_was_first_is_remembered_when_the_server_starts_again(environment):
 def test_a_token_and_a_password_stand_for_one_person_and_a_subclass_may_not(environment):
     assert not person.names_people(IdentityProvider())
     assert not person.names_people(PasswordIdentityProvider())
+    of_the_hub = {"__module__": "jupyterhub.singleuser.extension"}
+    assert not person.names_people(type("JupyterHubIdentityProvider", (IdentityProvider,), of_the_hub)())
     assert person.names_people(NamesPeople())
     for name in ("random", "another"):
         person.FirstPerson(PasswordIdentityProvider()).check(User(name))

@@ -81,10 +81,10 @@ def test_a_wrong_token_is_said_and_no_manager_is_started(through_the_server, mon
         "http://a:99999/",
     ],
 )
-def test_an_address_that_is_none_is_refused_without_being_shown(address, environment, monkeypatch):
+def test_an_address_that_is_none_is_refused_without_being_shown(address, monkeypatch):
     monkeypatch.setenv("JUPYTER_SANDBOX_URL", address)
-    with get_sandbox("one") as sandbox, pytest.raises(SandboxError, match="JUPYTER_SANDBOX_URL") as caught:
-        sandbox.exec("ls")
+    with pytest.raises(SandboxError, match="JUPYTER_SANDBOX_URL") as caught:
+        elsewhere.from_environment()
     assert caught.value.code == "INVALID_OPTION"
     assert "secret" not in str(caught.value)
 
@@ -112,6 +112,25 @@ async def serve(handler):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+
+async def test_a_manager_elsewhere_is_not_told_of_the_python_of_this_machine(environment, monkeypatch):
+    wishes = []
+
+    async def answer(request):
+        if request.method == "PUT":
+            wishes.append(await request.json())
+            return web.Response(text='{"sandbox": {"id": "one", "state": "running"}}\n')
+        return web.json_response({"package": "0.1.0", "api": "1.0"})
+
+    runner, url = await serve(answer)
+    monkeypatch.setenv("JUPYTER_SANDBOX_URL", url)
+    try:
+        async with get_async_sandbox("one") as sandbox:
+            await sandbox.start()
+        assert [wish["interpreter"] for wish in wishes] == [None]
+    finally:
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("redirected", ["/version", "/sandboxes/-/one", "/api/kernels", "/channels"])

@@ -20,7 +20,7 @@ from ..base import Ending, Engine, Probe, Progress, Runtime, StartSpec
 from . import cgroup, container, ending
 from .daemon import Daemon, absent_is_fine, first_line, whole_seconds
 from .door import Door, remembered
-from .image import Images
+from .image import Images, version_of
 from .isolation import isolation
 from .start import Start, halt
 
@@ -63,6 +63,7 @@ class DockerEngine(Engine):
         except SandboxError as exc:
             return Probe(False, exc.message, exc.remedy, facts={"code": exc.code, "host": self._daemon.host})
         facts = {"host": self._daemon.host, "version": info.get("ServerVersion"), "image": self._images.default}
+        facts |= {"image_created": found.get("Created"), "image_version": version_of(found)}
         return Probe(True, isolation=isolation(info), facts=facts)
 
     async def start(self, spec: StartSpec, progress: Progress) -> Runtime:

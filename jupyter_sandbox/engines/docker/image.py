@@ -57,8 +57,7 @@ class Images:
             ``IMAGE_MISSING`` or ``IMAGE_NOT_USABLE``.
         """
         found = await self.find(name)
-        labels = (found.get("Config") or {}).get("Labels") or {}
-        if LABEL_VERSION not in labels:
+        if version_of(found) is None:
             await self.check(name, found)
         return found
 
@@ -86,6 +85,12 @@ class Images:
         if code != 0:
             raise error("IMAGE_NOT_USABLE", f"The image {name} cannot run a sandbox: {_wrong(code)}.", image=name)
         self._good.add(found["Id"])
+
+
+def version_of(found: Mapping[str, Any]) -> str | None:
+    """The version of this package that built an image; None for an image of somebody else."""
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return str(labels[LABEL_VERSION]) if LABEL_VERSION in labels else None
 
 
 def _wrong(code: int) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, paths
+from ..client import show
 from ..client.connection import API_VERSION
 from ..client.spawn import find_socket
 from ..engines.base import Engine, Probe
 from ..errors import SandboxError
-from . import records_seen, remedies, show
+from . import records_seen, remedies
 from .findings import EngineFound, Finding
 
 _PROBE_SECONDS = 60.0

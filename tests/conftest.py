@@ -92,6 +92,12 @@ LACKS: dict[str, Callable[[], str | None]] = {
 }
 
 
+def pytest_configure() -> None:
+    """Let interrupts work: a shell starts what runs in its background with SIGINT ignored, and children inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, saying why."""
     for mark, lacks in LACKS.items():

@@ -59,6 +59,7 @@ class Kernel:
         self.connection = launch.connection
         self._launch = launch
         self._alive = False
+        self._began = now()
         self._busy: Dict[str, str] = {}
         self._oom_kills = oom_kills()
         self.child = Child(launch.control)
@@ -84,8 +85,9 @@ class Kernel:
 
     @property
     def busy_since(self) -> Optional[str]:
-        """When it began what it is doing, if it is doing anything."""
-        return next(iter(self._busy.values()), None)
+        """When it began what it is doing, if it is doing anything. One that starts does: somebody waits for it."""
+        starting = None if self._alive or self.died.done() else self._began
+        return next(iter(self._busy.values()), starting)
 
     def model(self) -> Dict[str, Any]:
         """As a Jupyter server describes a kernel, with context and language."""

@@ -97,6 +97,16 @@ async def test_buffers_pass_both_ways(agent: Agent) -> None:
         await channel.finish(run)
 
 
+async def test_a_context_that_starts_is_busy_because_somebody_waits_for_it(agent: Agent) -> None:
+    kernel = await agent.kernel()
+    assert [one["name"] for one in (await agent.call("GET", "/status", 200))["busy"]] == ["default"]
+    async with agent.channel(kernel["id"]) as channel:
+        await channel.run("1")
+    async with asyncio.timeout(20):  # its sign of life may come behind the first result
+        while (await agent.call("GET", "/status", 200))["busy"]:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_busy_context_is_seen_in_the_status_until_it_is_idle(agent: Agent) -> None:
     kernel = await agent.kernel()
     async with agent.channel(kernel["id"]) as channel:

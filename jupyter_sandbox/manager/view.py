@@ -55,6 +55,7 @@ class View:
             limits=asdict(options.limits),
             contexts=actor.last_contexts,
             error=record.failure,
+            network=record.network,
         )
         more = {
             "owner": record.owner,

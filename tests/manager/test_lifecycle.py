@@ -296,8 +296,8 @@ async def test_any_mix_of_calls_at_once_is_answered_and_leaves_nothing_behind(ma
 
 
 async def test_the_status_says_which_network_a_sandbox_has(manager: InProcess) -> None:
-    assert (await manager.caller.put("a", network="internet"))[1]["network"] == "internet"
-    assert (await manager.caller.put("b"))[1]["network"] == "none"
+    assert (await manager.caller.put("a", network="internet"))[1]["sandbox"]["network"] == "internet"
+    assert (await manager.caller.put("b"))[1]["sandbox"]["network"] == "none"
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,9 @@ CODES: Dict[str, Row] = {
     "IMAGE_NOT_USABLE": Row(
         Failed, 500, "The image cannot run a sandbox.", "It needs `python3` with `ipykernel` for an ordinary user."
     ),
+    "NETWORK_UNAVAILABLE": Row(
+        Failed, 500, "The network `internet` cannot be closed to what is not the internet.", "Use `network='none'`."
+    ),
     "BUILD_FAILED": Row(Failed, 500, "The image could not be built.", ""),
     "START_FAILED": Row(Failed, 500, "The sandbox could not be started.", ""),
     "OUT_OF_MEMORY": Row(Failed, 500, "The sandbox ran out of memory.", "Give it more with `limits`."),

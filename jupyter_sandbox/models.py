@@ -94,6 +94,7 @@ class SandboxStatus:
     contexts: tuple[ContextInfo, ...] = ()
     processes: tuple[Mapping[str, Any], ...] = ()
     error: str | None = None
+    network: str | None = None
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ async def _leftovers(report: Report, engines: Mapping[str, Engine], clean: Confi
     sockets, findings = examine.runtime_directory()
     report.findings += findings
     data = paths.data_dir()
-    report.leftovers = await leftovers.find(engines, data, sockets, _records)
+    answering = {one.name: engines[one.name] for one in report.engines if one.answers}
+    report.leftovers = await leftovers.find(answering, data, sockets, _records)
     if clean is not None and report.leftovers and clean(report.leftovers):
         report.cleaned = True
         report.leftovers = [await leftovers.remove(one, engines, data) for one in report.leftovers]

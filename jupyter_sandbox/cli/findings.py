@@ -40,6 +40,11 @@ class EngineFound:
     advice: str = ""
     commands: tuple[str, ...] = ()
 
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked for what it holds: it works, or only its image is wrong."""
+        return self.probe.available or str(self.probe.facts.get("code", "")).startswith("IMAGE_")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:

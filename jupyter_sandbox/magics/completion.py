@@ -15,7 +15,7 @@ from .arguments import COMMANDS, OPTIONS, SANDBOX_OPTIONS
 PATIENCE = 0.5
 """Seconds that the list of IDs may take; a completion that is late is worse than none."""
 
-_VALUES = {"--network": ["none"], "--language": ["python"]}
+_VALUES = {"--network": ["none", "internet"], "--language": ["python"]}
 _LINES = ("%sandbox", "%%sandbox")
 
 

@@ -144,6 +144,10 @@ class Actor:
         """The error to give to who asked the agent at ``link`` in vain; see :meth:`.Vigil.lost`."""
         return await self._vigil.lost(link, refused=refused)
 
+    async def thawed_again(self, link: AgentLink) -> None:
+        """Undo it if somebody else froze the runtime of ``link``, which is running as far as we know."""
+        await self._vigil.thaw(link)
+
     # --- operations -------------------------------------------------------------------------------------------
 
     async def configure(self, given: SandboxOptions, environment: SandboxOptions) -> None:

@@ -6,6 +6,7 @@ are streamed with back-pressure: each side is read only as fast as the other one
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -42,6 +43,9 @@ RUNTIME_HEADER = "X-Sandbox-Runtime"
 """On every answer of an agent: which start of the sandbox it comes from; what is made in one belongs to it."""
 _MODEL_LIMIT = 64 * 1024
 _NAME_LIMIT = 200
+
+_SILENCE = 2.0
+"""Seconds without an answer after which somebody else may have frozen the sandbox (`docker pause`)."""
 
 NDJSON = "application/x-ndjson"
 _AT_ONCE = 64 * 1024
@@ -95,7 +99,7 @@ async def _enter(actor: Actor, *, looking: bool) -> AsyncIterator[AgentLink]:
 async def _attempt(request: web.Request, actor: Actor, route: Route, url: URL, *, looking: bool) -> web.StreamResponse:
     async with _enter(actor, looking=looking) as link:
         try:
-            answer = await _send(request, link, url)
+            answer = await _send(request, actor, link, url)
         except aiohttp.ClientConnectorError as exc:
             if not isinstance(exc.os_error, _NOBODY_LISTENS):
                 raise await actor.lost(link) from exc
@@ -110,12 +114,21 @@ async def _attempt(request: web.Request, actor: Actor, route: Route, url: URL, *
             return await _relay(request, actor, link, route, answer)
 
 
-async def _send(request: web.Request, link: AgentLink, url: URL) -> aiohttp.ClientResponse:
+async def _send(request: web.Request, actor: Actor, link: AgentLink, url: URL) -> aiohttp.ClientResponse:
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
     body: bytes | aiohttp.StreamReader | None = request.content if request.body_exists else None
     if body is not None and (request.content_length or _AT_ONCE + 1) <= _AT_ONCE:
         body = await request.read()  # with the headers in one write
-    return await link.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+    asking = asyncio.ensure_future(
+        link.session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+    )
+    try:
+        done, _ = await asyncio.wait({asking}, timeout=_SILENCE)
+        if not done:
+            await actor.thawed_again(link)
+        return await asking
+    finally:
+        asking.cancel()
 
 
 async def _relay(

@@ -10,6 +10,8 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from aiohttp import web
+
 from .. import paths
 from ..engines.choose import available_engines, choose
 from ..errors import SandboxError, error
@@ -82,8 +84,9 @@ class Manager:
         remove_stale_sockets(services.sockets, registry)
         api = Api(services, registry, self._hand_over)
         idle = IdleExit(settings.idle_exit, lambda: registry.in_memory or api.connected() > 0, self._over.set)
-        runner = await server.start(api, self._place.listen(API), idle.touch)
         self._end_on_signals()
+        runner = await server.start(api, self._place.listen(API), idle.touch)
+        self._come_back_on_sighup(runner)
         self._ready({"ready": True, "socket": str(paths.manager_socket())})
         orphans = asyncio.create_task(remove_orphans(services, registry))
         try:
@@ -122,6 +125,16 @@ class Manager:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._over.set)
+
+    def _come_back_on_sighup(self, runner: web.AppRunner) -> None:
+        """Listen anew when told that the socket is gone (see :meth:`.Place.call_back`)."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def come_back() -> None:
+            if not self._over.is_set() and not self._place.is_shown:
+                tasks.add(asyncio.create_task(server.listen(runner, self._place.listen(API))))
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, come_back)
 
     async def _end_sandboxes(self, registry: Registry) -> None:
         if self._keep_sandboxes:
@@ -170,7 +183,7 @@ def main(place: Place, ready: Ready, engines: Engines = available_engines, **opt
     """Be the manager, if no other process is; return the exit code of the process."""
     try:
         if not place.take():
-            ready({"running": True, "socket": place.told()})
+            ready({"running": True, "socket": place.call_back()})
             return 0
         asyncio.run(_run(place, ready, engines, **options))
     except SandboxError as exc:

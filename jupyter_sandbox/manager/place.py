@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, paths
 
 _BACKLOG = 1024
+_CALL_BACK = 10.0
+"""Seconds that a manager has to listen anew."""
 
 
 class Place:
@@ -53,6 +58,35 @@ class Place:
         """The socket of the manager that holds the place, as it wrote it."""
         try:
             return str(json.loads(self._file.read_text())["socket"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the socket on which this process listens is where clients look for it."""
+        return self._socket is not None and self._socket.exists()
+
+    def call_back(self) -> str | None:
+        """The socket of the manager that holds the place; it is told to listen anew if its socket was removed.
+
+        That happens: a cleaner of temporary files, or the end of a login, removes directories under its feet.
+        """
+        deadline = time.monotonic() + _CALL_BACK
+        while (path := self.told()) is not None and not Path(path).exists() and time.monotonic() < deadline:
+            if (pid := self._holder()) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGHUP)
+            # Nothing announces a socket in a directory that may not be there, either.
+            time.sleep(0.05)
+        return path
+
+    def _holder(self) -> int | None:
+        """The process in ``manager.json``, if it has the lock open: its number may be another one's by now."""
+        try:
+            pid = int(json.loads(self._file.read_text())["pid"])
+            lock = (self.data / "manager.lock").stat()
+            held = (entry.stat() for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists())
+            return pid if any((one.st_dev, one.st_ino) == (lock.st_dev, lock.st_ino) for one in held) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

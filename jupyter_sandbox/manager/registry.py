@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from ..errors import SandboxError, error
 from ..ids import opaque
-from ..options import ResolvedOptions
 from .actor import Actor
 from .lifetime import Lifetime
 from .policy import Ceilings, allowed_engine, refuse_excess, refuse_interpreter
@@ -141,7 +140,6 @@ class Registry:
             groups=principal.groups,
         )
         options = self._services.options_of(record, wanted.environment)
-        _refuse_internet(options)
         record.network = options.network or "none"
         engine = await self._services.engines.decide(options.engine)
         record.engine = allowed_engine(engine, ceilings)
@@ -182,8 +180,3 @@ def _is_to_be_replaced(actor: Actor, wanted: Wanted) -> bool:
     except SandboxError:
         return True
     return False
-
-
-def _refuse_internet(options: ResolvedOptions) -> None:
-    if options.network == "internet":
-        raise error("NOT_AVAILABLE_YET", "network='internet' is not available in this version.")

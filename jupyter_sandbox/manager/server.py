@@ -61,11 +61,16 @@ async def start(api: Api, listening: socket.socket, touched: Callable[[], None])
     # A caller that goes away ends what it asked for: `exec` rests on it.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, listening, backlog=1024).start()
+    await listen(runner, listening)
     server = runner.server
     assert server is not None, "setup() has made it"
     api.connected = lambda: len(server.connections)
     return runner
+
+
+async def listen(runner: web.AppRunner, listening: socket.socket) -> None:
+    """Answer at one more socket."""
+    await web.SockSite(runner, listening, backlog=1024).start()
 
 
 def _check_peer(request: web.Request) -> None:

@@ -56,6 +56,7 @@ class View:
             limits=asdict(options.limits),
             contexts=actor.last_contexts,
             error=record.failure,
+            network=record.network,
         )
         more = {
             "owner": record.owner,

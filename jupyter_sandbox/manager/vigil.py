@@ -63,6 +63,10 @@ class Vigil:
             return error("AGENT_UNREACHABLE", f"The sandbox ended: {link.over.result().text}.")
         return error("AGENT_UNREACHABLE", "The sandbox runs, but does not answer.", remedy="Try again, or destroy it.")
 
+    async def thaw(self, link: AgentLink) -> None:
+        """Undo what somebody else froze, if the runtime of ``link`` is the one that runs; an error is only logged."""
+        await self._tasks.run(self._thaw(link))
+
     async def bury(self) -> None:
         """Record that the runtime is over, with the reason; the lock is held, and the engine has said that it is."""
         await self._end(await self._reason())
@@ -74,6 +78,14 @@ class Vigil:
         async with self._lock:
             if self._lifetime.link is link:
                 await self._end(text)
+
+    async def _thaw(self, link: AgentLink) -> None:
+        async with self._lock:
+            if self._lifetime.link is link and self._lifetime.state == "running":
+                try:
+                    await self._lifetime.engine.thaw(link.runtime)
+                except SandboxError as exc:
+                    log.info("%s: does not answer, and cannot be thawed: %s", self._lifetime.record.lifetime, exc)
 
     async def _judge(self, link: AgentLink, *, refused: bool) -> None:
         async with self._lock:

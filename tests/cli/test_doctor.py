@@ -153,6 +153,31 @@ def test_an_ordinary_user_without_docker_is_told_what_to_type(environment: Any, 
     assert "New ones use bubblewrap" in done.stdout
 
 
+AS_NOBODY = """
+import os, sys
+import jupyter_sandbox.engines.bubblewrap, jupyter_sandbox.engines.docker
+from jupyter_sandbox.cli import main
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.exit(main(["doctor"]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.docker
+def test_who_may_not_use_the_socket_of_docker_is_told_so_and_how_to_join(environment: Any) -> None:
+    for path in (environment.root, *environment.root.rglob("*")):
+        os.chown(path, 65534, 65534)
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, timeout=120, cwd="/", check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "may not be used by this user" in done.stdout
+    assert "sudo usermod -aG" in done.stdout or "an administrator" in done.stdout
+    assert done.returncode == ("No engine works here" in done.stdout)
+
+
 # --- where nothing works -------------------------------------------------------------------------------------------
 
 

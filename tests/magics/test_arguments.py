@@ -55,7 +55,6 @@ def test_a_bare_line_gives_the_defaults() -> None:
         ("www", "INVALID_ID_RESERVED", "www"),
         ("u-", "INVALID_ID_HYPHEN", "u-"),
         ("u --language bash", "NOT_AVAILABLE_YET", "bash"),
-        ("u --network internet", "NOT_AVAILABLE_YET", "internet"),
     ],
 )
 def test_a_line_that_is_wrong_is_refused_with_what_is_wrong(line: str, code: str, named: str) -> None:

@@ -8,7 +8,9 @@ from .conftest import RunCells, text_of
 
 pytestmark = pytest.mark.bubblewrap
 
-STOPPED = "import time\nfrom jupyter_sandbox import get_sandbox\nfor _ in range(600):\n" + (
+STOPPED = "import time\nfrom jupyter_sandbox import get_sandbox\n" + (
+    "get_sandbox('a', sleep_after=0.5, stop_after=0.5).start()\n"
+    "for _ in range(600):\n"
     "    if get_sandbox('a').status().state == 'stopped': break\n    time.sleep(0.1)\nelse: raise SystemExit('awake')"
 )
 
@@ -16,8 +18,6 @@ STOPPED = "import time\nfrom jupyter_sandbox import get_sandbox\nfor _ in range(
 def test_each_context_that_lost_its_variables_is_told_of_once_with_the_reason(cells: RunCells) -> None:
     ran = cells(
         [
-            "get_ipython().run_line_magic('sandbox', 'create a --sleep-after 0.5')\n"
-            "from jupyter_sandbox import get_sandbox\nget_sandbox('a', stop_after=0.5).start()",
             "%%sandbox a\nx = 1",
             "%%sandbox a --context other\ny = 1",
             STOPPED,
@@ -28,8 +28,8 @@ def test_each_context_that_lost_its_variables_is_told_of_once_with_the_reason(ce
             "%%sandbox a --context new\nprint('again')",
         ]
     )
-    told = [text_of(cell, "stderr") for cell in ran[4:]]
-    assert [text_of(cell) for cell in ran[4:]] == ["again\n"] * 5
+    told = [text_of(cell, "stderr") for cell in ran[3:]]
+    assert [text_of(cell) for cell in ran[3:]] == ["again\n"] * 5
     assert [bool(text) for text in told] == [True, False, True, False, False]
     for text, context in ((told[0], "default"), (told[2], "other")):
         (line,) = text.strip().splitlines()

@@ -307,9 +307,9 @@ async def test_any_mix_of_calls_at_once_is_answered_and_leaves_nothing_behind(ma
     assert {path.name for path in manager.services.directory.iterdir()} == lifetimes
 
 
-async def test_the_network_internet_is_refused_by_name(manager: InProcess) -> None:
-    assert (await manager.caller.put("a", network="internet"))[1]["error"]["code"] == "NOT_AVAILABLE_YET"
-    assert await manager.caller.state("a") == "SANDBOX_NOT_FOUND"
+async def test_the_status_says_which_network_a_sandbox_has(manager: InProcess) -> None:
+    assert (await manager.caller.put("a", network="internet"))[1]["sandbox"]["network"] == "internet"
+    assert (await manager.caller.put("b"))[1]["sandbox"]["network"] == "none"
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_stopped_sandbox_has_given_its_memory_back_and_wakes_with_its_files(
     engine_name: str, environment: Any
 ) -> None:
-    with get_sandbox("sleeper", sleep_after=0.5, stop_after=0.5) as sandbox:
+    with get_sandbox("sleeper") as sandbox:
         context = sandbox.create_code_context("other")
         sandbox.run_code("a = 1")
         channel = sandbox.channel("default")
         sandbox.exec("echo w > kept; echo h > ~/kept; echo t > /tmp/kept")
+        get_sandbox("sleeper", sleep_after=0.5, stop_after=0.5).start()
         until(lambda: sandbox.status().state == "stopped")
         assert sandbox.status().usage.memory in (None, 0)
         with pytest.raises(SandboxError) as caught:
@@ -56,15 +57,15 @@ def test_a_stopped_sandbox_has_given_its_memory_back_and_wakes_with_its_files(
 def test_busy_for_max_busy_it_sleeps_and_then_goes_on_where_it_was(engine_name: str, environment: Any) -> None:
     with get_sandbox("busy") as sandbox:
         sandbox.run_code("import threading, time")
-        sandbox.exec("nohup sh -c 'i=0; while true; do i=$((i+1)); echo $i > count; sleep 0.2; done' >/dev/null 2>&1 &")
+        sandbox.exec("nohup sh -c 'while true; do echo >> beats; sleep 0.2; done' >/dev/null 2>&1 &")
         sandbox.channel("default").execute("while True: time.sleep(0.1)")
         get_sandbox("busy", sleep_after=0.5, max_busy=1).start()
         until(lambda: sandbox.status().state == "sleeping")
         (summary,) = list_sandboxes()
         assert summary.state == "sleeping"
         get_sandbox("busy", sleep_after="10m", max_busy="24h").start()
-        before = int(sandbox.read_file("count"))
-        until(lambda: int(sandbox.read_file("count")) > before)
+        before = len(sandbox.read_file("beats"))
+        until(lambda: len(sandbox.read_file("beats")) > before)
 
 
 def test_kept_alive_it_outlasts_every_timer(engine_name: str, environment: Any) -> None:

@@ -50,9 +50,9 @@ class BubblewrapEngine(Engine):
         """See :meth:`Engine.start`."""
         if spec.network != "none":
             raise error(
-                "NOT_AVAILABLE_YET",
-                "The bubblewrap engine has no network `internet` in this version.",
-                remedy="Use `network='none'`.",
+                "NETWORK_UNAVAILABLE",
+                "The bubblewrap engine has no network `internet` that is proven to be closed to this machine.",
+                remedy="Use `network='none'`, or the engine 'docker'.",
             )
         try:
             async with asyncio.timeout(spec.timeout):

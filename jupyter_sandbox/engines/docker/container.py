@@ -37,11 +37,12 @@ def labels(installation: str, lifetime: str) -> dict[str, str]:
     return {LABEL_INSTALLATION: installation, LABEL_LIFETIME: lifetime}
 
 
-def configuration(spec: StartSpec, image: str, door: Path, cpus: int) -> dict[str, Any]:
+def configuration(spec: StartSpec, image: str, door: Path, cpus: int, network: str | None = None) -> dict[str, Any]:
     """All of a container: the body of ``POST /containers/create``.
 
     Whatever the image says about user, entrypoint, health check, stop signal and working directory is
-    overridden. The environment holds constants only: that of the sandbox travels in the hand-off.
+    overridden. The environment holds constants only: that of the sandbox travels in the hand-off. Without the name of
+    a ``network`` there is none but loopback.
     """
     command = ["-I", f"{DOOR}/agent.pyz", "--handoff", f"{DOOR}/handoff.sock"]
     mounts = [
@@ -51,7 +52,12 @@ def configuration(spec: StartSpec, image: str, door: Path, cpus: int) -> dict[st
     return {
         **process(image, command),
         "Labels": labels(spec.installation, spec.lifetime),
-        "HostConfig": {**host_config(), **limited(spec.limits, cpus), "Mounts": mounts},
+        "HostConfig": {
+            **host_config(),
+            **limited(spec.limits, cpus),
+            "Mounts": mounts,
+            **({} if network is None else {"NetworkMode": network}),
+        },
     }
 
 

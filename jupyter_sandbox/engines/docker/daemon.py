@@ -135,9 +135,10 @@ class Daemon:
                 f"Docker's socket {path} may not be used by this user.",
                 remedy="Add the user to the group that owns it (mostly `docker`), log in anew, and try again.",
             )
+        why = first_line(exc) if path.exists() else "there is no such socket"
         return error(
             "ENGINE_UNAVAILABLE",
-            f"The Docker daemon at {self.host} does not answer ({first_line(exc)}).",
+            f"The Docker daemon at {self.host} does not answer ({why}).",
             remedy="Start it (`systemctl start docker`) or correct DOCKER_HOST, then try again; nothing is lost.",
         )
 

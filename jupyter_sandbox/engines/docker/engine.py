@@ -22,6 +22,7 @@ from .daemon import Daemon, absent_is_fine, first_line, whole_seconds
 from .door import Door, remembered
 from .image import Images, version_of
 from .isolation import isolation
+from .network import Networks, has_network
 from .start import Start, halt
 
 DEFAULT_IMAGE = f"jupyter-sandbox:{__version__}"
@@ -53,6 +54,7 @@ class DockerEngine(Engine):
         self._agent = agent
         self._daemon = Daemon(host)
         self._images = Images(self._daemon, default_image)
+        self._networks = Networks(self._daemon)
 
     async def probe(self) -> Probe:
         """Whether the daemon answers, shares our kernel, and the default image runs."""
@@ -68,12 +70,10 @@ class DockerEngine(Engine):
 
     async def start(self, spec: StartSpec, progress: Progress) -> Runtime:
         """See :meth:`Engine.start`."""
-        if spec.network != "none":
-            raise error("NOT_AVAILABLE_YET", f"network={spec.network!r} is not available on Docker in this version.")
         try:
             async with asyncio.timeout(spec.timeout):
                 info = await self._daemon.info()
-                return await Start(self._daemon, self._images, self._agent, spec, info).run(progress)
+                return await Start(self._daemon, self._images, self._networks, self._agent, spec, info).run(progress)
         except TimeoutError as exc:
             raise error("START_TIMEOUT", f"The sandbox was not ready within {spec.timeout:g} seconds.") from exc
 
@@ -91,7 +91,9 @@ class DockerEngine(Engine):
         await self._switch(runtime, lambda client, name: client.pause(name), paused=True)
 
     async def thaw(self, runtime: Runtime) -> None:
-        """``docker unpause``."""
+        """``docker unpause``, after the rules around its network were made anew."""
+        if installation := runtime.handle.get("network"):
+            await self._networks.renew(installation)
         await self._switch(runtime, lambda client, name: client.unpause(name), paused=False)
 
     async def _switch(self, runtime: Runtime, act: Callable[[docker.APIClient, str], Any], *, paused: bool) -> None:
@@ -134,12 +136,19 @@ class DockerEngine(Engine):
         """
         name = container.name(lifetime)
         found = await ending.inspect(self._daemon, name)
+        installation = await self._daemon.call(lambda client: _installation(client, found, name))
         await self._daemon.call(lambda client: halt(client, name))
         for path in (remembered(directory), container.door_of(found or {})):
             if path is not None:
                 Door(path).remove()
         await self._daemon.call(lambda client: _remove(client, name))
         await asyncio.to_thread(_remove_tree, directory)
+        if installation is not None and (found is None or has_network(found, installation)):
+            await self._networks.release(installation)
+
+    async def release_network(self, installation: str) -> None:
+        """Remove the network and the rules of an installation that has no container in it; for ``doctor --clean``."""
+        await self._networks.release(installation)
 
     async def usage(self, runtime: Runtime) -> Usage:
         """From the kernel's own files, else from the daemon's statistics. Disk use is not measured."""
@@ -190,6 +199,18 @@ class DockerEngine(Engine):
 def _remove(client: docker.APIClient, name: str) -> None:
     absent_is_fine(lambda: client.remove_container(name, force=True, v=True))
     absent_is_fine(lambda: client.remove_volume(name))
+
+
+def _installation(client: docker.APIClient, found: Mapping[str, Any] | None, name: str) -> str | None:
+    """Whose records a lifetime belongs to: what its container, else its volume, is labelled with."""
+    if found is not None:
+        labels = found["Config"]["Labels"]
+    else:
+        try:
+            labels = client.inspect_volume(name)["Labels"]
+        except NotFound:
+            return None
+    return (labels or {}).get(container.LABEL_INSTALLATION)
 
 
 def _remove_tree(directory: Path) -> None:

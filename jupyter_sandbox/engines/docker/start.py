@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from .daemon import Daemon, absent_is_fine, first_line
 from .door import Door, came_from, door_path, remember
 from .image import Images
 from .isolation import isolation
+from .network import Networks, network_name, reconnect
 
 _LAST_WORDS = 1.0
 """Seconds between the end of a connection and the end of the container behind it, at most."""
@@ -39,9 +40,18 @@ class Start:
         What ``docker info`` says.
     """
 
-    def __init__(self, daemon: Daemon, images: Images, agent: Path, spec: StartSpec, info: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        images: Images,
+        networks: Networks,
+        agent: Path,
+        spec: StartSpec,
+        info: Mapping[str, Any],
+    ) -> None:
         self._daemon = daemon
         self._images = images
+        self._networks = networks
         self._agent = agent
         self._spec = spec
         self._info = info
@@ -75,13 +85,17 @@ class Start:
     async def _run(self, door: Door, image: str, found: Mapping[str, Any] | None, progress: Progress) -> Runtime:
         remember(self._spec.directory, door.path)
         door.open(self._agent)
-        if found is None:
-            await self._daemon.call(lambda client: self._create(client, image, door.path))
-        else:
-            await self._daemon.call(lambda client: self._reuse(client, found))
+        async with self._network() as network:
+            if found is None:
+                await self._daemon.call(lambda client: self._create(client, image, door.path))
+            else:
+                await self._daemon.call(lambda client: self._reuse(client, found, network))
         accepting = asyncio.create_task(door.accept())
         try:
             handle = ending.handle_of(await self._daemon.call(self._launch))
+            if network is not None:
+                await self._networks.guard(self._spec.installation, handle)
+                handle["network"] = self._spec.installation
             progress("agent")
             await self._connect(door, accepting, handle)
         finally:
@@ -95,6 +109,15 @@ class Start:
             isolation=isolation(self._info),
         )
 
+    @contextlib.asynccontextmanager
+    async def _network(self) -> AsyncIterator[str | None]:
+        """The id of the network that the container gets; None if it gets none."""
+        if self._spec.network == "none":
+            yield None
+            return
+        async with self._networks.prepared(self._spec.installation) as network:
+            yield network
+
     def _create(self, client: docker.APIClient, image: str, door: Path) -> None:
         spec = self._spec
         try:
@@ -103,16 +126,19 @@ class Start:
             self._new_volume = True
             client.create_volume(self._name, labels=container.labels(spec.installation, spec.lifetime))
         self._new_container = True
-        config = container.configuration(spec, image, door, self._info["NCPU"])
+        network = network_name(spec.installation) if spec.network == "internet" else None
+        config = container.configuration(spec, image, door, self._info["NCPU"], network)
         container.create(client, config, self._name)
 
-    def _reuse(self, client: docker.APIClient, found: Mapping[str, Any]) -> None:
+    def _reuse(self, client: docker.APIClient, found: Mapping[str, Any], network: str | None) -> None:
         if found["State"]["Running"]:  # of a start that nobody recorded: its manager was killed
             client.kill(self._name)
             client.wait(self._name)
         wanted = container.changeable(self._spec.limits, self._info["NCPU"])
         if not container.has_limits(found, wanted):
             container.update(client, self._name, wanted)
+        if network is not None:
+            reconnect(client, found, self._spec.installation, network)
 
     def _launch(self, client: docker.APIClient) -> Mapping[str, Any]:
         client.start(self._name)
@@ -161,6 +187,8 @@ class Start:
     async def _undo(self, door: Door) -> None:
         try:
             await self._daemon.call(self._remove_new)
+            if self._spec.network == "internet":
+                await self._networks.release(self._spec.installation)
         except (SandboxError, DockerException):
             _log.exception("the failed start of %s could not be undone", self._name)
         door.close()

@@ -326,7 +326,7 @@ async def test_usage_is_measured_from_outside_also_when_frozen(place: Place) -> 
 async def test_the_internet_is_refused_by_name(place: Place) -> None:
     with pytest.raises(SandboxError) as caught:
         await place.start(network="internet")
-    assert caught.value.code == "NOT_AVAILABLE_YET"
+    assert caught.value.code == "NETWORK_UNAVAILABLE"
 
 
 async def test_a_frozen_or_ended_sandbox_that_is_gone_says_so(place: Place) -> None:

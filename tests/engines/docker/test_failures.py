@@ -86,12 +86,6 @@ async def test_a_container_of_other_records_is_neither_taken_nor_touched(place: 
     assert out(runtime, "echo undisturbed") == "undisturbed"
 
 
-async def test_internet_is_refused_by_name(place: Place) -> None:
-    found = await fails(place, network="internet")
-    assert found.code == "NOT_AVAILABLE_YET"
-    assert "internet" in found.message
-
-
 # --- images --------------------------------------------------------------------------------------------------------
 
 

@@ -236,12 +236,21 @@ async def test_limits_of_the_hand_off_bind_what_is_started() -> None:
 
 async def test_a_command_leaves_nothing_open_in_the_agent(agent: Agent) -> None:
     await agent.exec("true")
-    before = len(names_in(f"/proc/{agent.process.pid}/fd"))
+    before = await settled_descriptors(agent)
     for _ in range(20):
         await agent.exec("echo x; cat", stdin="eA==")
-    while len(names_in(f"/proc/{agent.process.pid}/fd")) > before:
-        await asyncio.sleep(0.01)  # supervisors are about to end
+    assert await settled_descriptors(agent) <= before
     assert (await agent.call("GET", "/status", 200))["busy"] == []
+
+
+async def settled_descriptors(agent: Agent) -> int:
+    """How many descriptors the agent has once supervisors have ended and the next one is forked: no change for 1 s."""
+    last, unchanged = -1, 0
+    while unchanged < 50:
+        await asyncio.sleep(0.02)
+        now = len(names_in(f"/proc/{agent.process.pid}/fd"))
+        last, unchanged = now, (unchanged + 1 if now == last else 0)
+    return last
 
 
 async def test_many_commands_run_at_once(agent: Agent) -> None:

@@ -164,6 +164,14 @@ class Engine(ABC):
     async def find(self, installation: str) -> set[str]:
         """The lifetimes of which engine objects of this installation exist, to remove orphans."""
 
+    async def tidy(self, installation: str) -> None:  # noqa: ARG002 - for engines whose lifetimes share something
+        """Remove what this installation's lifetimes share (a network, its rules) if no lifetime has it any more.
+
+        ``destroy`` does so for the last lifetime; this is for what a killed manager left. Called when the manager
+        starts, and by ``doctor --clean``. Idempotent.
+        """
+        return
+
     async def image_id(self, name: str) -> str:
         """What tells the content of the image ``name`` from every other. Called only where there is a default image.
 

@@ -41,3 +41,4 @@ async def _remove_orphans_of(engine: Engine, services: Services, registry: Regis
     for lifetime in found - registry.lifetimes():
         log.warning("engine %s: %s belongs to no record and is removed", engine.name, lifetime)
         await engine.destroy(lifetime, services.directory / lifetime)
+    await engine.tidy(services.records.installation)

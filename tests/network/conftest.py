@@ -25,14 +25,15 @@ from ..engines.docker.conftest import Place, client, engine, installation, out, 
 
 __all__ = ["client", "engine", "installation", "root"]
 
+DNS = 53
 PUBLIC = "198.51.100.2"
 NOT_PUBLIC = ("10.213.99.2", "100.64.99.2", "169.254.99.2", "172.16.99.2", "192.168.213.2", "198.18.99.2")
 """Addresses that exist here, one hop away, and that a sandbox must not reach all the same."""
 
 _HERE = "198.51.100.1"
 _SERVE = """
-import socket
-listening = socket.create_server(("0.0.0.0", 0))
+import socket, sys
+listening = socket.create_server(("0.0.0.0", int(sys.argv[1])))
 print(listening.getsockname()[1], flush=True)
 while True:
     connection, _ = listening.accept()
@@ -75,8 +76,8 @@ def ip(*words: str) -> None:
         pytest.skip(f"this kernel has no network for the test: ip {' '.join(words)}: {done.stderr.strip()}")
 
 
-def _serving(stack: ExitStack, *prefix: str) -> int:
-    process = subprocess.Popen([*prefix, sys.executable, "-c", _SERVE], stdout=subprocess.PIPE, text=True)
+def _serving(stack: ExitStack, *prefix: str, port: int = 0) -> int:
+    process = subprocess.Popen([*prefix, sys.executable, "-c", _SERVE, str(port)], stdout=subprocess.PIPE, text=True)
 
     def end() -> None:
         process.kill()
@@ -107,6 +108,7 @@ def world() -> Iterator[World]:
         for address in NOT_PUBLIC:
             ip("-n", name, "address", "add", f"{address}/32", "dev", "lo")
             ip("route", "add", f"{address}/32", "via", PUBLIC)
+        _serving(stack, "ip", "netns", "exec", name, port=DNS)
         yield World(_serving(stack, "ip", "netns", "exec", name), _serving(stack))
 
 
@@ -147,6 +149,6 @@ def tried(runtime: Runtime, *targets: tuple[str, int]) -> list[str]:
 def serve_inside(runtime: Runtime) -> int:
     """Start a server inside; its port."""
     command = (
-        f"python3 -c '{_SERVE}' >/tmp/port 2>/dev/null & until [ -s /tmp/port ]; do sleep 0.05; done; cat /tmp/port"
+        f"python3 -c '{_SERVE}' 0 >/tmp/port 2>/dev/null & until [ -s /tmp/port ]; do sleep 0.05; done; cat /tmp/port"
     )
     return int(out(runtime, command))

@@ -17,7 +17,7 @@ from jupyter_sandbox.engines.network import addresses, probe, rules
 from jupyter_sandbox.errors import SandboxError
 
 from ..engines.docker.conftest import Place, run_docker
-from .conftest import NOT_PUBLIC, PUBLIC, World, mentions, serve_inside, tried
+from .conftest import DNS, NOT_PUBLIC, PUBLIC, World, mentions, serve_inside, tried
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
@@ -131,6 +131,25 @@ async def test_a_rule_that_somebody_put_in_front_of_ours_does_not_stay_in_front(
         subprocess.run(["iptables", "-w", "-D", *foreign], check=True, timeout=30)
 
 
+async def test_rules_made_anew_are_the_same_rules(places: MakePlace) -> None:
+    place = places()
+    runtime = await place.start(network="internet")
+    before = mentions(rules.bridge_of(place.installation))
+    await place.engine.thaw(runtime)
+    assert mentions(rules.bridge_of(place.installation)) == before
+    assert len(before) == len(set(before))
+
+
+async def test_of_a_private_name_server_nothing_but_its_names_is_reached(
+    places: MakePlace, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver, other, *_ = NOT_PUBLIC
+    monkeypatch.setattr(addresses, "resolvers", lambda: [resolver])
+    runtime = await places().start(network="internet")
+    assert tried(runtime, (resolver, DNS)) == ["served"]
+    assert all_closed(runtime, [(resolver, world.port), (other, DNS)])
+
+
 async def test_what_is_not_closed_is_not_started(
     places: MakePlace, monkeypatch: pytest.MonkeyPatch, client: docker.APIClient
 ) -> None:
@@ -189,7 +208,7 @@ async def test_what_a_killed_manager_left_is_removed_on_request(places: MakePlac
     client.remove_container(place.name, force=True, v=True)
     client.remove_volume(place.name)
     assert mentions(rules.bridge_of(place.installation))
-    await place.engine.release_network(place.installation)
+    await place.engine.tidy(place.installation)
     assert not mentions(rules.bridge_of(place.installation))
     assert not client.networks(names=[network_name(place.installation)])
 

@@ -146,8 +146,8 @@ class DockerEngine(Engine):
         if installation is not None and (found is None or has_network(found, installation)):
             await self._networks.release(installation)
 
-    async def release_network(self, installation: str) -> None:
-        """Remove the network and the rules of an installation that has no container in it; for ``doctor --clean``."""
+    async def tidy(self, installation: str) -> None:
+        """See :meth:`Engine.tidy`: the network and the rules around it."""
         await self._networks.release(installation)
 
     async def usage(self, runtime: Runtime) -> Usage:

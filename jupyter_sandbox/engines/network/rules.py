@@ -164,7 +164,10 @@ def _run(command: list[str], stdin: str = "") -> str:
     program = _which(command[0])
     if program is None:
         raise unavailable(f"{command[0]} is not installed.", "Install the package `iptables`, then try again.")
-    done = subprocess.run([program, *command[1:]], input=stdin, capture_output=True, text=True, timeout=_SECONDS)
+    try:
+        done = subprocess.run([program, *command[1:]], input=stdin, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as exc:
+        raise unavailable(f"{command[0]} did not end within {_SECONDS} seconds.", "Try again.") from exc
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[0][:300]
         raise unavailable(f"The rules that close the network cannot be set: {command[0]}: {said}.")

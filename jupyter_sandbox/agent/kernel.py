@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ..errors import error
 from . import wire
+from .busy import Busy
 from .child import Child, Exit
 from .launch import Launch
 from .memory import oom_kills
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .channels import Channel
 
 _SHUTDOWN_SECONDS = 1.0
-_MAX_BUSY = 10_000
 
 
 class Death(NamedTuple):
@@ -60,7 +60,7 @@ class Kernel:
         self._launch = launch
         self._alive = False
         self._began = now()
-        self._busy: Dict[str, str] = {}
+        self._busy = Busy()
         self._oom_kills = oom_kills()
         self.child = Child(launch.control)
         self._control = dealer(self.connection, "control", os.urandom(8).hex().encode())
@@ -81,13 +81,12 @@ class Kernel:
         """``starting``, ``idle``, ``busy`` or ``dead``."""
         if self.died.done():
             return "dead"
-        return "busy" if self._busy else "idle" if self._alive else "starting"
+        return "busy" if self._busy.since else "idle" if self._alive else "starting"
 
     @property
     def busy_since(self) -> Optional[str]:
         """When it began what it is doing, if it is doing anything. One that starts does: somebody waits for it."""
-        starting = None if self._alive or self.died.done() else self._began
-        return next(iter(self._busy.values()), starting)
+        return self._busy.since or (None if self._alive or self.died.done() else self._began)
 
     def model(self) -> Dict[str, Any]:
         """As a Jupyter server describes a kernel, with context and language."""
@@ -116,18 +115,9 @@ class Kernel:
                 self.note(parts)
 
     def note(self, parts: List[bytes]) -> None:
-        """Look at an iopub message: busy with a request until idle with it, as control requests overlap with code.
-
-        A channel calls this, too, so that a client that has seen the idle does not find the kernel busy afterwards.
-        """
-        if b'"status"' not in parts[0] or len(parts[3]) > 200:
-            return
-        state = wire.content_of(parts).get("execution_state")
-        request = str(wire.header_of(parts[1:]).get("msg_id"))
-        if state == "idle":
-            self._busy.pop(request, None)
-        elif state == "busy" and len(self._busy) < _MAX_BUSY:
-            self._busy[request] = self.last_activity = now()
+        """Look at an iopub message, of the agent's own subscription or of a channel's; see :class:`.Busy`."""
+        if self._busy.note(parts):
+            self.last_activity = now()
 
     # --- what is done to it ----------------------------------------------------------------------------
 

@@ -107,6 +107,16 @@ async def test_a_context_that_starts_is_busy_because_somebody_waits_for_it(agent
             await asyncio.sleep(0.02)
 
 
+async def test_who_has_seen_the_idle_never_finds_the_kernel_busy(agent: Agent) -> None:
+    kernel = await agent.kernel()
+    async with agent.channel(kernel["id"]) as channel, agent.channel(kernel["id"]) as other:
+        await channel.run("1")
+        for _ in range(20):
+            await channel.run("1")
+            assert (await agent.call("GET", "/status", 200))["busy"] == []
+        await other.run("1")
+
+
 async def test_a_busy_context_is_seen_in_the_status_until_it_is_idle(agent: Agent) -> None:
     kernel = await agent.kernel()
     async with agent.channel(kernel["id"]) as channel:

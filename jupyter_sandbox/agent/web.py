@@ -108,6 +108,8 @@ def as_family(problem: Any, status: int = 500) -> SandboxError:
     """Any exception as one of our family."""
     if isinstance(problem, SandboxError):
         return problem
+    if problem is None and status >= 500:  # cut off where it stood: the agent was told to end
+        return error("AGENT_UNREACHABLE", "The sandbox is ending.")
     if status == 405:
         return error("ROUTE_NOT_FOUND", "The agent's route has no such method.")
     if status < 500:

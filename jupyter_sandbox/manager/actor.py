@@ -380,7 +380,7 @@ class Actor:
             raise
 
     async def _take_up_again(self) -> None:
-        """It could not be stopped: it goes on as it was, if there is anything left that goes on."""
+        """It could not be stopped or destroyed: it goes on as it was, if there is anything left that goes on."""
         if self.lifetime.link is None:
             return
         self._vigil.begin(self.lifetime.link)
@@ -394,7 +394,11 @@ class Actor:
         await self._cancel_waking()
         async with self._lock:
             self._vigil.stop()
-            await self.lifetime.destroy()
+            try:
+                await self.lifetime.destroy()
+            except BaseException:
+                await self._take_up_again()
+                raise
             self._forget(self)
 
     async def _cancel_waking(self) -> None:

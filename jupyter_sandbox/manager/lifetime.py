@@ -77,9 +77,21 @@ class Lifetime:
         self.record.failure = None
         link = self._connect(runtime)
         link.env = dict(options.env)
-        await self._enter("running")
+        try:
+            await self._enter("running")
+        except BaseException:
+            await self._undo_start(runtime)
+            raise
         self._reached("start:done")
         return link
+
+    async def _undo_start(self, runtime: Runtime) -> None:
+        """End a runtime that could not be recorded: no next manager would know of it."""
+        self.record.runtime = self.record.runtime_id = None
+        self.record.starts -= 1
+        self.record.state = "stopped" if self.record.starts else "failed"
+        await self._disconnect(Over(STOPPED, "its start could not be recorded"))
+        await self.engine.stop(runtime, 0)
 
     async def freeze(self) -> None:
         """Freeze the runtime and record it as ``sleeping``; whatever fails, it is thawed again."""
@@ -121,7 +133,13 @@ class Lifetime:
         self.record.asleep_since = self.record.extended_until = None
         self._lose_contexts()
         await self._disconnect(Over(STOPPED, reason))
-        await self._enter("stopped")
+        try:
+            await self._enter("stopped")
+        except SandboxError as exc:
+            # It is over, whether that can be written or not; a next manager finds the same out for itself.
+            log.warning("%s: its end could not be recorded: %s", self.record.lifetime, exc)
+            self.record.state = "stopped"
+            self.announce()
         self._reached("stop:done")
 
     async def note_context(self, name: str) -> None:

@@ -174,7 +174,14 @@ class Records:
         self._db.execute(sql, values)
 
     async def _call(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as exc:
+            raise error(
+                "LIMIT_REACHED",
+                f"The records in {self._path.parent} cannot be written: {exc}.",
+                remedy="Make room on that disk, then try again; nothing is lost.",
+            ) from exc
 
 
 def _write(record: SandboxRecord) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -50,6 +51,8 @@ async def start(api: Api, listening: socket.socket, touched: Callable[[], None])
             if request.transport is not None and not request.transport.is_closing():
                 request.transport.abort()  # an answer that has begun must not look whole
             return web.Response(status=_CALLER_GONE)  # nobody reads it; aiohttp notices that without a traceback
+        except OSError as exc:
+            return _answer(_of_the_system(exc))
         except Exception as exc:  # A fault of ours: the caller gets a plain sentence, the log gets the rest.
             log.exception("%s %s", request.method, request.match_info.route.resource)
             return _answer(error("INTERNAL", f"The manager failed: {type(exc).__name__}."))
@@ -99,6 +102,13 @@ def _of_aiohttp(request: web.Request, exc: web.HTTPException) -> SandboxError:
     if exc.status in (404, 405):
         return error("ROUTE_NOT_FOUND", f"There is no {request.method} {request.path[:200]}.")
     return error("INVALID_REQUEST", f"The request cannot be read: {exc.reason}.")
+
+
+def _of_the_system(exc: OSError) -> SandboxError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error("LIMIT_REACHED", f"The manager's disk is full: {exc}.", remedy="Make room, then try again.")
+    log.error("the system refused the manager something", exc_info=exc)
+    return error("INTERNAL", f"The manager failed: {exc}.")
 
 
 def _answer(exc: SandboxError) -> web.Response:

@@ -81,7 +81,10 @@ def test_killed_at_a_step_it_loses_nothing_and_leaves_nothing(world: World, oper
 
 SOAK = bool(os.environ.get("JSBTEST_SOAK"))
 """Take the time to try everything."""
-STRIDE = {"bubblewrap": {"create": 6, "restart": 6, "destroy": 11}, "docker": {"create": 9, "restart": 8, "destroy": 7}}
+STRIDE = {
+    "bubblewrap": {"create": 8, "restart": 8, "destroy": 11},
+    "docker": {"create": 14, "restart": 12, "destroy": 9},
+}
 """Of the many side effects of some operations every how manieth is tried, beginning anywhere; the others all are."""
 
 

@@ -35,6 +35,7 @@ class Networks:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._lock = asyncio.Lock()
+        self._writing = asyncio.Lock()  # of rules: two that looked at once would both put their jumps in front
 
     @asynccontextmanager
     async def prepared(self, installation: str) -> AsyncIterator[str]:
@@ -68,13 +69,15 @@ class Networks:
         await asyncio.to_thread(bridge.isolate_ports, rules.bridge_of(installation))
 
     async def _close(self, installation: str) -> None:
-        await asyncio.to_thread(rules.ensure, rules.bridge_of(installation), addresses.resolvers())
+        async with self._writing:
+            await asyncio.to_thread(rules.ensure, rules.bridge_of(installation), addresses.resolvers())
 
     async def release(self, installation: str) -> None:
         """Remove network and rules of an installation, unless a container still has them. Idempotent."""
         async with self._lock:
             if await self._daemon.call(lambda client: _removed(client, installation)):
-                await asyncio.to_thread(rules.remove, rules.bridge_of(installation))
+                async with self._writing:
+                    await asyncio.to_thread(rules.remove, rules.bridge_of(installation))
 
 
 def network_name(installation: str) -> str:

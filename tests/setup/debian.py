@@ -11,6 +11,7 @@ PACKAGES = {
     "iptables": "Docker's networks",
     "mmdebstrap": "the base of the test image, without a registry",
     "chromium": "the browser test",
+    "iproute2": "network namespaces that stand for the internet",
 }
 
 

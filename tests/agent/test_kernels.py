@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import zipfile
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,16 @@ async def test_the_first_output_of_a_new_kernel_is_not_lost(agent: Agent) -> Non
         async with agent.channel(kernel["id"]) as channel:
             messages = await channel.run("print('early')")
             assert text(messages) == "early\n"
-            kinds = [m["type"] for m in messages if m["channel"] == "iopub"]
+            # On a busy machine the kernel sends a line in two pieces.
+            kinds = [kind for kind, _ in groupby(m["type"] for m in messages if m["channel"] == "iopub")]
             assert kinds == ["status", "execute_input", "stream", "status"]
 
 
 async def test_every_channel_hears_all_output_and_only_its_own_replies(agent: Agent) -> None:
     kernel = await agent.kernel()
     async with agent.channel(kernel["id"]) as one, agent.channel(kernel["id"]) as two:
-        await one.run("print('hello')")
-        assert (await two.until("stream"))["content"]["text"] == "hello\n"
+        await one.run("print('hello', end='')")
+        assert (await two.until("stream"))["content"]["text"] == "hello"
         run = await two.start("2")
         heard = [await two.receive()]
         while heard[-1]["type"] != "execute_reply":
@@ -147,7 +149,7 @@ p = subprocess.Popen(["sleep", "1000"])
 print("up", flush=True)
 while p.poll() is None:
     if seen:
-        print("caught", flush=True)
+        print("caught", end="", flush=True)
         seen.clear()
     time.sleep(0.01)
 print("ended", p.returncode)
@@ -155,7 +157,7 @@ print("ended", p.returncode)
         run = await channel.start(code)
         await channel.until("stream")
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204)
-        assert (await channel.until("stream"))["content"]["text"] == "caught\n"
+        assert (await channel.until("stream"))["content"]["text"] == "caught"
         await agent.call("POST", f"/api/kernels/{kernel['id']}/interrupt", 204, json={"force": True})
         assert "ended -2" in text(await channel.finish(run))
 

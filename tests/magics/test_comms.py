@@ -133,7 +133,7 @@ slider = widgets.IntSlider(value=3)
 label = widgets.Label()
 def moved(change):
     label.value = f"moved to {change.new}"
-    print("printed", change.new)
+    print(f"printed {change.new}", end="")
 slider.observe(moved, "value")
 display(slider)
 """
@@ -163,7 +163,7 @@ def test_a_widget_is_moved_from_the_front_end_after_its_cell_has_ended(kernel: K
         if message["msg_type"] == "stream":
             printed = message
     # What a handler prints belongs to the message that moved the widget, as with a local one.
-    assert printed["content"]["text"] == "printed 7\n"
+    assert printed["content"]["text"] == "printed 7"
     assert printed["parent_header"]["msg_id"] == move["header"]["msg_id"]
     assert kernel.run("%%sandbox a\nassert slider.value == 7")[0]["status"] == "ok"
     _, messages = kernel.run("%sandbox destroy a")

@@ -347,9 +347,12 @@ class Actor:
     async def _postpone(self) -> None:
         """Try again later; what cannot be frozen when ``max_busy`` is over is stopped, lest it runs for ever."""
         if self.activity.overdue and await self.lifetime.is_alive():
-            await self._stop_locked("it could not be put to sleep, and `max_busy` was over", grace=0)
-        else:
-            self.activity.postpone()
+            try:
+                await self._stop_locked("it could not be put to sleep, and `max_busy` was over", grace=0)
+                return
+            except SandboxError as exc:
+                log.warning("%s: could not be stopped either: %s", self.record.lifetime, exc)
+        self.activity.postpone()
 
     async def _is_busy(self) -> bool:
         assert self.lifetime.link is not None, "asked only while it is open"

@@ -372,7 +372,6 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _expect_freeze(self, name: str, one: Model) -> str | None:
         if self._fails(name, "freeze"):
-            one.last_work, one.not_before = self.loop.now, 0.0
             if self._fails(name, "thaw"):
                 raise AssertionError("a sandbox has one fault at a time")
             return "ENGINE_UNAVAILABLE"
@@ -390,7 +389,7 @@ class Lifecycle(RuleBasedStateMachine):
                 overdue = one.last_work + one.option("max_busy")
                 if one.busy and now < overdue:
                     one.not_before = min(now + one.option("sleep_after"), overdue)
-                elif self._expect_freeze(name, one) is not None:
+                elif self._expect_freeze(name, one) is not None and (now < overdue or not self._stop(name)):
                     one.not_before = now + max(RETRY, one.option("sleep_after"))
 
     # --- what must hold ------------------------------------------------------------------------------------

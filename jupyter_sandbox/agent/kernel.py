@@ -118,6 +118,7 @@ class Kernel:
         """Look at an iopub message, of the agent's own subscription or of a channel's; see :class:`.Busy`."""
         if self._busy.note(parts):
             self.last_activity = now()
+            self._alive = True  # whoever sees its output may interrupt it, also before its first reply on control
 
     # --- what is done to it ----------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ import signal, subprocess, time
 seen = []
 signal.signal(signal.SIGINT, lambda *_: seen.append(1))
 p = subprocess.Popen(["sleep", "1000"])
-print("up", flush=True)
+print("up", end="", flush=True)
 while p.poll() is None:
     if seen:
         print("caught", end="", flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Callable
 from copy import deepcopy
 
 import nh3
@@ -76,20 +77,18 @@ def _filter_for_markdown(tag: str, attribute: str, value: str) -> str | None:
     return None if kept is None or re.search(r"[<>`\n\\]", kept) else kept
 
 
-_HTML = nh3.Cleaner(
-    tags=_TAGS,
-    attributes=_attributes(),
-    attribute_filter=_filter,
-    url_schemes=_SCHEMES,
-    filter_style_properties=set(_STYLES),
-)
-_MARKDOWN = nh3.Cleaner(
-    tags=_TAGS,
-    attributes=_attributes(),
-    attribute_filter=_filter_for_markdown,
-    url_schemes=_SCHEMES,
-    filter_style_properties=set(_STYLES),
-)
+def _cleaner(attribute_filter: Callable[[str, str, str], str | None]) -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=_TAGS,
+        attributes=_attributes(),
+        attribute_filter=attribute_filter,
+        url_schemes=_SCHEMES,
+        filter_style_properties=set(_STYLES),
+    )
+
+
+_HTML = _cleaner(_filter)
+_MARKDOWN = _cleaner(_filter_for_markdown)
 
 
 def safe_html(text: str) -> str:
